@@ -1,0 +1,150 @@
+"""The state: document classes, access rules, filters, schema, store, and the change stream. See README.md."""
+
+from documents.access import ANONYMOUS, Access, Principal, anyone, nobody, owner, role, signed_in, where
+from documents.accounts import Account, Accounts, is_alive, parse_user_id, principal_from, public_user
+from documents.changes import Beat, Change, ChangeKind, Checkpoint, Entry, Reset, ResetReason
+from documents.checkpoints import Checkpoints
+from documents.cursors import CursorCodec
+from documents.database import Database, MongoDatabase, Stored
+from documents.embedded import EmbeddedDatabase
+from documents.errors import (
+    Contended,
+    DatabaseAway,
+    DatabaseRefused,
+    DeclarationError,
+    DocumentRefused,
+    DocumentsError,
+    Duplicate,
+    Fault,
+    FilterRefused,
+    Forbidden,
+    HistoryLost,
+    InvalidInput,
+    NotFound,
+    Stale,
+)
+from documents.filters import (
+    EVERYTHING,
+    DocumentTest,
+    Filter,
+    canonical,
+    compile_predicate,
+    conjunction,
+    parse_filter,
+    parse_short,
+)
+from documents.forms import Forms
+from documents.heartbeat import Heartbeat
+from documents.lists import Count, ListQuery, Lists, Page, Result, words_filter
+from documents.markers import Hidden, ReadOnly, References, SetOnCreate, VisibleTo, current_user
+from documents.memory import MemoryDatabase
+from documents.opening import bind_classes, live_collections, open_database
+from documents.positions import Position, PositionCodec
+from documents.preconditions import NO_PRECONDITIONS, Preconditions, parse_tags
+from documents.public import PublicForm, changed_fields, encode_json, public_value, rfc3339
+from documents.resources import BOOKKEEPING, LiveDocument, Registry, Resource, ResourceClass
+from documents.schema import Action, install, install_one, json_schema
+from documents.shapes import Fields
+from documents.sorting import BY_ID, Sort, SortKey, parse_sort, sort_documents
+from documents.store import Found, Store, parse_id
+from documents.tailer import ChangeStream
+
+__all__ = [
+    "ANONYMOUS",
+    "BOOKKEEPING",
+    "BY_ID",
+    "EVERYTHING",
+    "NO_PRECONDITIONS",
+    "Access",
+    "Account",
+    "Accounts",
+    "Action",
+    "Beat",
+    "Change",
+    "ChangeKind",
+    "ChangeStream",
+    "Checkpoint",
+    "Checkpoints",
+    "Contended",
+    "Count",
+    "CursorCodec",
+    "Database",
+    "DatabaseAway",
+    "DatabaseRefused",
+    "DeclarationError",
+    "DocumentRefused",
+    "DocumentTest",
+    "DocumentsError",
+    "Duplicate",
+    "EmbeddedDatabase",
+    "Entry",
+    "Fault",
+    "Fields",
+    "Filter",
+    "FilterRefused",
+    "Forbidden",
+    "Forms",
+    "Found",
+    "Heartbeat",
+    "Hidden",
+    "HistoryLost",
+    "InvalidInput",
+    "ListQuery",
+    "Lists",
+    "LiveDocument",
+    "MemoryDatabase",
+    "MongoDatabase",
+    "NotFound",
+    "Page",
+    "Position",
+    "PositionCodec",
+    "Preconditions",
+    "Principal",
+    "PublicForm",
+    "ReadOnly",
+    "References",
+    "Registry",
+    "Reset",
+    "ResetReason",
+    "Resource",
+    "ResourceClass",
+    "Result",
+    "SetOnCreate",
+    "Sort",
+    "SortKey",
+    "Stale",
+    "Store",
+    "Stored",
+    "VisibleTo",
+    "anyone",
+    "bind_classes",
+    "canonical",
+    "changed_fields",
+    "compile_predicate",
+    "conjunction",
+    "current_user",
+    "encode_json",
+    "install",
+    "install_one",
+    "is_alive",
+    "json_schema",
+    "live_collections",
+    "nobody",
+    "open_database",
+    "owner",
+    "parse_filter",
+    "parse_id",
+    "parse_short",
+    "parse_sort",
+    "parse_tags",
+    "parse_user_id",
+    "principal_from",
+    "public_user",
+    "public_value",
+    "rfc3339",
+    "role",
+    "signed_in",
+    "sort_documents",
+    "where",
+    "words_filter",
+]

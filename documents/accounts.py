@@ -1,0 +1,149 @@
+"""Users and their sessions in the database. Hashing passwords and signing tokens is done elsewhere."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bson import ObjectId
+from bson.errors import InvalidId
+
+from documents.access import ROLES, Principal
+from documents.database import Database, Stored, driver_errors
+from documents.errors import Duplicate
+from documents.input import validate_whole
+from documents.public import public_value
+from documents.resources import Registry
+
+USERS = "users"
+SESSIONS = "sessions"
+
+_PUBLIC_NAMES = {"username_key": "username", "email_key": "email"}
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What signing in needs to know of a user."""
+
+    principal: Principal
+    is_active: bool
+    password_hash: str
+
+
+def fold(name: str) -> str:
+    """The form in which usernames and email addresses are compared: without regard to case."""
+    return name.strip().casefold()
+
+
+def principal_from(user: Mapping[str, Any] | None) -> Principal | None:
+    """The principal that a stored user is; None for one who does not exist or may not sign in.
+
+    A user document that was edited into something else grants nothing.
+    """
+    if user is None or user.get("is_active", True) is not True or not isinstance(user.get("_id"), ObjectId):
+        return None
+    roles = user.get("roles")
+    known = [role for role in roles if role in ROLES] if isinstance(roles, list) else []
+    return Principal(user["_id"], str(user.get("username", "")), frozenset(known))
+
+
+def parse_user_id(text: str) -> ObjectId | None:
+    """A user or session id out of a token; None for anything else."""
+    try:
+        return ObjectId(text)
+    except (InvalidId, TypeError):
+        return None
+
+
+class Accounts:
+    """Users and sessions of one database."""
+
+    def __init__(self, database: Database, registry: Registry) -> None:
+        self._database = database
+        self._users = registry[USERS]
+        self._sessions = registry[SESSIONS]
+
+    async def register(self, username: str, email: str, password_hash: str, roles: Sequence[str] = ("user",)) -> Stored:
+        """Create a user. Raises Duplicate, naming `username` or `email`, and DocumentRefused.
+
+        The unique indexes decide, so of two registrations at once exactly one succeeds.
+        """
+        values = {
+            "_id": ObjectId(),
+            "username": username.strip(),
+            "email": email.strip(),
+            "roles": list(roles),
+            "username_key": fold(username),
+            "email_key": fold(email),
+            "password_hash": password_hash,
+        }
+        user = validate_whole(self._users, values)
+        try:
+            async with self._database.session() as session:
+                with driver_errors():
+                    await self._database.insert(USERS, user, session)
+        except Duplicate as error:
+            raise Duplicate([_PUBLIC_NAMES.get(name, name) for name in error.fields]) from None
+        return user
+
+    async def find(self, login: str) -> Account | None:
+        """The user with this username or email address."""
+        key = fold(login)
+        if "\0" in key:
+            return None
+        with driver_errors():
+            user = await self._database.latest(USERS).find_one({"$or": [{"username_key": key}, {"email_key": key}]})
+        if user is None or not isinstance(user.get("_id"), ObjectId):
+            return None
+        active = user.get("is_active", True) is True
+        principal = principal_from({**user, "is_active": True})
+        if principal is None:
+            return None
+        return Account(principal, active, str(user.get("password_hash", "")))
+
+    async def user(self, principal: Principal) -> Stored | None:
+        """The stored user that a principal is."""
+        with driver_errors():
+            return await self._database.latest(USERS).find_one({"_id": principal.user_id})
+
+    async def set_password_hash(self, user_id: ObjectId, old: str, new: str) -> None:
+        """Store a hash with newer parameters, unless the password was changed meanwhile."""
+        with driver_errors():
+            await self._database.latest(USERS).update_one(
+                {"_id": user_id, "password_hash": old}, {"$set": {"password_hash": new}}
+            )
+
+    async def has_admin(self) -> bool:
+        """Whether any admin exists."""
+        with driver_errors():
+            return await self._database.latest(USERS).find_one({"roles": "admin"}) is not None
+
+    async def start_session(self, user_id: ObjectId, ends_at: dt.datetime) -> ObjectId:
+        """Record a sign-in; returns the session's id."""
+        values = {"_id": ObjectId(), "user_id": user_id, "ends_at": ends_at}
+        document = validate_whole(self._sessions, values)
+        async with self._database.session() as session:
+            with driver_errors():
+                await self._database.insert(SESSIONS, document, session)
+        return document["_id"]  # type: ignore[no-any-return]
+
+    async def principal(self, user_id: ObjectId, session_id: ObjectId) -> Principal | None:
+        """Who a token speaks for, from the database: None when the user or the session is gone or has ended."""
+        with driver_errors():
+            session = await self._database.latest(SESSIONS).find_one({"_id": session_id, "user_id": user_id})
+            if not is_alive(session):
+                return None
+            return principal_from(await self._database.latest(USERS).find_one({"_id": user_id}))
+
+
+def is_alive(session: Mapping[str, Any] | None) -> bool:
+    """Whether a stored session still stands. (Its natural end is the end of its tokens, and needs no check.)"""
+    return session is not None and session.get("ended_at") is None
+
+
+def public_user(user: Mapping[str, Any]) -> dict[str, Any]:
+    """What a user is told of their own account."""
+    names = ("username", "email", "roles", "is_active", "created_at")
+    return {"id": str(user["_id"])} | {name: public_value(user.get(name)) for name in names}

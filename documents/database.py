@@ -1,0 +1,235 @@
+"""The connection to MongoDB: opening it, telling what kind of server it is, and the few writes that are special.
+
+Every call of the driver goes through `driver_errors`, so that no driver exception leaves `documents/`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, Protocol, cast
+
+from bson import Timestamp
+from bson.codec_options import CodecOptions
+from motor.motor_asyncio import (
+    AsyncIOMotorClient,
+    AsyncIOMotorClientSession,
+    AsyncIOMotorCollection,
+    AsyncIOMotorDatabase,
+)
+from pymongo import ReturnDocument
+from pymongo.errors import (
+    AutoReconnect,
+    ConfigurationError,
+    ConnectionFailure,
+    DuplicateKeyError,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+)
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+from pymongo.write_concern import WriteConcern
+
+from documents.errors import DatabaseAway, DatabaseRefused, DocumentsError, Duplicate
+from documents.positions import Position
+
+Stored = dict[str, Any]
+Session = AsyncIOMotorClientSession | None
+
+#: Times come back aware and in UTC; UUIDs are stored as BSON subtype 4.
+CODEC: CodecOptions[Stored] = CodecOptions(tz_aware=True, tzinfo=dt.UTC, uuid_representation=4)
+
+MAJORITY = WriteConcern("majority", wtimeout=10_000)
+SERVER_SELECTION_TIMEOUT = dt.timedelta(seconds=4)
+
+#: Codes of a server that is shutting down, stepping down or otherwise cannot answer right now.
+_AWAY_CODES = frozenset({6, 7, 50, 64, 89, 91, 189, 202, 262, 317, 358, 384, 9001, 10107, 11600, 11602, 13435, 13436})
+
+_STANDALONE = (
+    "the MongoDB server at {place} is a standalone, which has no change streams. Make it a one-node replica set: "
+    "start mongod with `--replSet rs0`, then run `rs.initiate()` once in mongosh"
+)
+
+
+@contextlib.contextmanager
+def driver_errors() -> Iterator[None]:
+    """Raise this folder's exceptions in place of the driver's (see `documents.errors`)."""
+    try:
+        yield
+    except DuplicateKeyError as error:
+        raise Duplicate(_index_fields(error)) from None
+    except (ServerSelectionTimeoutError, AutoReconnect, ConnectionFailure, WaitQueueTimeoutError) as error:
+        raise DatabaseAway(f"the database does not answer ({type(error).__name__})") from error
+    except OperationFailure as error:
+        if error.code in _AWAY_CODES or error.has_error_label("RetryableWriteError"):
+            raise DatabaseAway(f"the database cannot answer now (error {error.code})") from error
+        raise
+
+
+def _index_fields(error: DuplicateKeyError) -> list[str]:
+    pattern = (error.details or {}).get("keyPattern") or {}
+    return ["id" if name == "_id" else name for name in pattern]
+
+
+class Database(Protocol):
+    """A database as the rest of this folder needs it. Implemented for MongoDB here and in memory for tests."""
+
+    name: str
+    id: str
+    in_memory: bool
+
+    @property
+    def raw(self) -> AsyncIOMotorDatabase[Stored]:
+        """The Motor database (or its in-memory stand-in)."""
+
+    def collection(self, name: str) -> AsyncIOMotorCollection[Stored]:
+        """A collection for reads that must see all that was acknowledged (read concern majority, primary)."""
+
+    def latest(self, name: str) -> AsyncIOMotorCollection[Stored]:
+        """A collection for writes and for reads that a conditional write follows (read concern local, primary)."""
+
+    def session(self) -> contextlib.AbstractAsyncContextManager[Session]:
+        """A causally consistent session."""
+
+    def position(self, session: Session) -> Position:
+        """The position that everything read or written in `session` so far reflects at least."""
+
+    async def insert(self, name: str, document: Stored, session: Session) -> None:
+        """Insert one document; raises Duplicate."""
+
+    async def replace_if_unchanged(self, name: str, read: Stored, new: Stored, session: Session) -> bool:
+        """Replace the document if it still is exactly `read`. False when it is not."""
+
+    async def delete_if_unchanged(self, name: str, read: Stored, session: Session) -> bool:
+        """Delete the document if it still is exactly `read`. False when it is not."""
+
+    async def ping(self) -> None:
+        """Raises DatabaseAway when the server does not answer."""
+
+    async def close(self) -> None:
+        """Close all connections. Nothing may be called afterwards."""
+
+
+def unchanged(read: Mapping[str, Any]) -> dict[str, Any]:
+    """The condition that a document is still exactly the one that was read.
+
+    The whole document is compared and not `revision`, because mongosh does not touch `revision`.
+    """
+    return {"_id": read["_id"], "$expr": {"$eq": ["$$ROOT", {"$literal": read}]}}
+
+
+class MongoDatabase:
+    """A database on a MongoDB replica set or sharded cluster, or on the embedded server."""
+
+    in_memory = False
+
+    def __init__(self, client: AsyncIOMotorClient[Stored], name: str) -> None:
+        self.client = client
+        self.name = name
+        self.id = ""
+        self._raw: AsyncIOMotorDatabase[Stored] = client.get_database(
+            name, codec_options=CODEC, write_concern=MAJORITY, read_preference=ReadPreference.PRIMARY
+        )
+        self._majority = self._raw.with_options(read_concern=ReadConcern("majority"))
+
+    @classmethod
+    async def connect(cls, url: str, name: str) -> MongoDatabase:
+        """Connect and make sure that the server can do what Headwater needs.
+
+        Raises DatabaseRefused for a malformed URL, a wrong password and a standalone server; DatabaseAway when
+        nothing answers within a few seconds. Messages never contain the URL's password.
+        """
+        place = url.rsplit("@", 1)[-1].removeprefix("mongodb://").removeprefix("mongodb+srv://").split("/")[0]
+        try:
+            client: AsyncIOMotorClient[Stored] = AsyncIOMotorClient(
+                url,
+                serverSelectionTimeoutMS=int(SERVER_SELECTION_TIMEOUT.total_seconds() * 1000),
+                connectTimeoutMS=4_000,
+                appname="headwater",
+                tz_aware=True,
+            )
+        except (InvalidURI, ConfigurationError, ValueError) as error:
+            raise DatabaseRefused(f"HEADWATER_MONGODB_URL is not usable: {error}") from None
+        database = cls(client, name)
+        try:
+            with driver_errors():
+                hello = await client.admin.command("hello")
+                if "setName" not in hello and hello.get("msg") != "isdbgrid":
+                    raise DatabaseRefused(_STANDALONE.format(place=place))
+                database.id = await _database_id(database.latest("headwater_meta"))
+        except OperationFailure as error:
+            client.close()
+            raise DatabaseRefused(f"the MongoDB server at {place} refuses: {_reason(error)}") from None
+        except DatabaseAway as error:
+            client.close()
+            raise DatabaseAway(f"no MongoDB server answers at {place} ({error.__cause__ or error})") from None
+        except DocumentsError:
+            client.close()
+            raise
+        return database
+
+    @property
+    def raw(self) -> AsyncIOMotorDatabase[Stored]:
+        return self._raw
+
+    def collection(self, name: str) -> AsyncIOMotorCollection[Stored]:
+        return self._majority[name]
+
+    def latest(self, name: str) -> AsyncIOMotorCollection[Stored]:
+        return self._raw[name]
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        with driver_errors():
+            async with await self.client.start_session(causal_consistency=True) as session:
+                yield session
+
+    def position(self, session: Session) -> Position:
+        # Motor delegates the attribute without its type.
+        moment = cast("Timestamp | None", session.operation_time) if session is not None else None
+        return Position.end_of(moment) if moment is not None else Position.ZERO
+
+    async def insert(self, name: str, document: Stored, session: Session) -> None:
+        await self.latest(name).insert_one(document, session=session)
+
+    async def replace_if_unchanged(self, name: str, read: Stored, new: Stored, session: Session) -> bool:
+        result = await self.latest(name).replace_one(unchanged(read), new, session=session)
+        return result.matched_count == 1
+
+    async def delete_if_unchanged(self, name: str, read: Stored, session: Session) -> bool:
+        result = await self.latest(name).delete_one(unchanged(read), session=session)
+        return result.deleted_count == 1
+
+    async def ping(self) -> None:
+        with driver_errors():
+            try:
+                # The driver waits for a server as long as its selection timeout; health must answer sooner.
+                await asyncio.wait_for(self.client.admin.command("ping"), 2)
+            except TimeoutError:
+                raise DatabaseAway("the database does not answer") from None
+
+    async def close(self) -> None:
+        self.client.close()
+
+
+async def _database_id(meta: AsyncIOMotorCollection[Stored]) -> str:
+    """The random id that tells this database from every other, restored copies of its past excepted."""
+    document = await meta.find_one_and_update(
+        {"_id": "database"},
+        {"$setOnInsert": {"database_id": uuid.uuid4().hex, "created_at": dt.datetime.now(dt.UTC)}},
+        upsert=True,
+        return_document=ReturnDocument.AFTER,
+    )
+    assert document is not None  # noqa: S101 - an upsert that returns the document after it always returns one
+    return str(document["database_id"])
+
+
+def _reason(error: PyMongoError) -> str:
+    details = getattr(error, "details", None) or {}
+    return str(details.get("errmsg") or error).split(", full error")[0]

@@ -1,0 +1,97 @@
+"""The exceptions that `documents` raises.
+
+    DocumentsError
+    ├── DeclarationError        a document class is declared wrongly; raised at start, never by a request
+    ├── DatabaseRefused         the database cannot be used (standalone server, wrong URL, schema differs)
+    ├── DatabaseAway            the database does not answer now; the same call may succeed later
+    ├── HistoryLost             the change stream cannot continue from the stored position
+    ├── InvalidInput            a client's value is refused; names the place of each fault
+    │   ├── FilterRefused       in a filter, sort, field selection or cursor
+    │   └── DocumentRefused     in a document, by the class or by the collection's validator
+    ├── NotFound                no such document, or none that the caller may read
+    ├── Forbidden               the caller may read the document but not do this to it
+    ├── Stale                   If-Match (or If-None-Match: *) does not hold
+    ├── Duplicate               a unique index refuses the value; names the fields
+    └── Contended               the document kept changing while we tried; nothing was written
+
+No driver exception leaves this folder: `documents.database.driver_errors` maps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class DocumentsError(Exception):
+    """Base of all errors of this folder."""
+
+
+class DeclarationError(DocumentsError):
+    """A document class, its access rules or its settings are declared wrongly."""
+
+
+class DatabaseRefused(DocumentsError):
+    """The database cannot be used as it is; the message says what to change."""
+
+
+class DatabaseAway(DocumentsError):
+    """The database does not answer. Trying again later may succeed."""
+
+
+class HistoryLost(DocumentsError):
+    """The server no longer holds the changes after the given token (ChangeStreamHistoryLost, error 286)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault in a client's input: `loc` is the path to it, `type` a stable word for programs."""
+
+    loc: tuple[str | int, ...]
+    msg: str
+    type: str
+
+
+class InvalidInput(DocumentsError):
+    """A client's value is refused. `faults` has at least one entry."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(f"{'.'.join(map(str, f.loc))}: {f.msg}" for f in self.faults))
+
+    @classmethod
+    def at(cls, *loc: str | int, msg: str, type: str = "value_error") -> InvalidInput:
+        """An error with one fault."""
+        return cls([Fault(loc, msg, type)])
+
+
+class FilterRefused(InvalidInput):
+    """A filter, sort, field selection or cursor is refused."""
+
+
+class DocumentRefused(InvalidInput):
+    """A document is refused by its class or by the collection's validator."""
+
+
+class NotFound(DocumentsError):
+    """There is no such document for this caller."""
+
+
+class Forbidden(DocumentsError):
+    """The caller may not do this."""
+
+
+class Stale(DocumentsError):
+    """A precondition on the document's entity tag does not hold."""
+
+
+class Duplicate(DocumentsError):
+    """A unique index refuses the document. `fields` are the public names of the index's fields."""
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        self.fields = tuple(fields)
+        super().__init__(f"another document has the same {', '.join(self.fields) or 'value'}")
+
+
+class Contended(DocumentsError):
+    """Other writers changed the document each time before this write could be made. Nothing was written."""

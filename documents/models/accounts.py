@@ -1,0 +1,78 @@
+"""Users, their sessions and their API keys. They have routes of their own instead of the generic ones."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Literal
+
+from beanie import PydanticObjectId
+from pydantic import EmailStr, Field
+from pymongo import IndexModel
+
+from documents.access import Access, owner, role, signed_in
+from documents.markers import Hidden, ReadOnly, References, VisibleTo
+from documents.resources import LiveDocument, Resource
+
+Role = Literal["user", "moderator", "admin"]
+
+#: Emails and usernames are unique without regard to case; their keys hold the case-folded form.
+USERNAME_PATTERN = r"^[\w.\-]+$"
+
+
+class User(LiveDocument):
+    """A person or program that can sign in."""
+
+    username: Annotated[
+        str, Field(min_length=2, max_length=40, pattern=USERNAME_PATTERN, description="Shown to other users.")
+    ]
+    email: Annotated[EmailStr, VisibleTo("admin"), Field(description="Where mail is sent.")]
+    roles: Annotated[list[Role], VisibleTo("admin"), Field(description="What the user may do.")] = ["user"]
+    is_active: Annotated[bool, VisibleTo("admin"), Field(description="Whether the user may sign in.")] = True
+    username_key: Annotated[str, Hidden(), Field(description="The username, case-folded; unique.")]
+    email_key: Annotated[str, Hidden(), Field(description="The email address, case-folded; unique.")]
+    password_hash: Annotated[str, Hidden(), Field(description="argon2id, in the PHC string format.")]
+
+    class Settings:
+        name = "users"
+        indexes = [
+            IndexModel([("username_key", 1)], name="username_unique", unique=True),
+            IndexModel([("email_key", 1)], name="email_unique", unique=True),
+        ]
+
+    resource = Resource(access=Access(read=signed_in), generic=False)
+
+
+class Session(LiveDocument):
+    """One sign-in of a user on one device. Ending it ends its tokens."""
+
+    user_id: Annotated[PydanticObjectId, References("users"), ReadOnly()]
+    ends_at: Annotated[dt.datetime, ReadOnly(), Field(description="When the session ends by itself.")]
+    ended_at: Annotated[dt.datetime | None, ReadOnly(), Field(description="When it was ended before that.")] = None
+
+    class Settings:
+        name = "sessions"
+        indexes = [
+            IndexModel([("user_id", 1)], name="by_user"),
+            IndexModel([("ends_at", 1)], name="expire_after_end", expireAfterSeconds=0),
+        ]
+
+    resource = Resource(access=Access(read=owner("user_id") | role("admin")), generic=False)
+
+
+class ApiKey(LiveDocument):
+    """A key that a program signs in with instead of its owner's password."""
+
+    name: Annotated[str, Field(min_length=1, max_length=80, description="What the key is for.")]
+    user_id: Annotated[PydanticObjectId, References("users"), ReadOnly()]
+    scopes: Annotated[list[str], Field(description="What the key is good for, such as `posts:read`.")] = []
+    expires_at: Annotated[dt.datetime | None, Field(description="When the key stops working.")] = None
+    key_hash: Annotated[str, Hidden(), Field(description="SHA-256 of the key; the key itself is not stored.")]
+
+    class Settings:
+        name = "api_keys"
+        indexes = [
+            IndexModel([("key_hash", 1)], name="key_unique", unique=True),
+            IndexModel([("user_id", 1)], name="by_user"),
+        ]
+
+    resource = Resource(access=Access(read=owner("user_id") | role("admin")), generic=False)

@@ -1,0 +1,134 @@
+"""Posts and comments: something to begin with, and an example of how a class of your own looks."""
+
+from __future__ import annotations
+
+import enum
+import re
+import secrets
+from typing import Annotated, Any
+
+from beanie import PydanticObjectId
+from pydantic import Field, model_validator
+from pymongo import IndexModel
+
+from documents.access import Access, owner, role, signed_in, where
+from documents.markers import References, SetOnCreate, current_user
+from documents.resources import LiveDocument, Resource
+
+_NOT_SLUG = re.compile(r"[^a-z0-9]+")
+
+
+class PostStatus(enum.StrEnum):
+    """Who sees a post: its author (draft), everyone (published), moderators and its author (hidden)."""
+
+    DRAFT = "draft"
+    PUBLISHED = "published"
+    HIDDEN = "hidden"
+
+
+class CommentStatus(enum.StrEnum):
+    """Who sees a comment: everyone (published), or moderators and its author (hidden)."""
+
+    PUBLISHED = "published"
+    HIDDEN = "hidden"
+
+
+_moderators = role("moderator", "admin")
+_published = where({"status": "published"})
+# An author may not touch what a moderator has hidden, nor hide a thing that only moderators could bring back.
+_author_while_not_hidden = owner("author_id") & where({"status": {"$ne": "hidden"}})
+
+
+class Post(LiveDocument):
+    """An article with a title, a text and a status."""
+
+    title: Annotated[str, Field(min_length=1, max_length=200, description="The headline.")]
+    slug: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=120,
+            pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$",
+            description="The post's unique name in addresses; made from the title when absent.",
+        ),
+    ] = ""
+    body: Annotated[str, Field(max_length=100_000, description="The text.")] = ""
+    tags: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=40)]],
+        Field(max_length=20, description="Words to find the post by."),
+    ] = []
+    status: Annotated[PostStatus, Field(description="draft, published or hidden.")] = PostStatus.DRAFT
+    author_id: Annotated[
+        PydanticObjectId,
+        References("users"),
+        SetOnCreate(current_user),
+        Field(description="The user who wrote it."),
+    ]
+
+    class Settings:
+        name = "posts"
+        indexes = [
+            IndexModel([("slug", 1)], name="slug_unique", unique=True),
+            IndexModel([("status", 1), ("created_at", -1)], name="status_newest"),
+            IndexModel([("author_id", 1), ("created_at", -1)], name="author_newest"),
+        ]
+
+    resource = Resource(
+        access=Access(
+            read=_published | owner("author_id") | _moderators,
+            create=signed_in & where({"status": {"$ne": "hidden"}}) | _moderators,
+            update=_author_while_not_hidden | _moderators,
+            delete=_author_while_not_hidden | _moderators,
+        ),
+        search=("title", "body"),
+        examples=(
+            {
+                "title": "High water in spring",
+                "slug": "high-water-in-spring",
+                "body": "The gauge stood at 3.4 m this morning.",
+                "tags": ["river", "spring"],
+                "status": "published",
+            },
+        ),
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _slug_from_title(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "slug" not in data and isinstance(data.get("title"), str):
+            # The random end lets two posts have the same title.
+            words = _NOT_SLUG.sub("-", data["title"].lower()).strip("-")[:100].rstrip("-")
+            data = {**data, "slug": "-".join(filter(None, [words, secrets.token_hex(3)]))}
+        return data
+
+
+class Comment(LiveDocument):
+    """What somebody says about a post."""
+
+    post_id: Annotated[PydanticObjectId, References("posts"), Field(description="The post it belongs to.")]
+    body: Annotated[str, Field(min_length=1, max_length=10_000, description="The text.")]
+    status: Annotated[CommentStatus, Field(description="published or hidden.")] = CommentStatus.PUBLISHED
+    author_id: Annotated[
+        PydanticObjectId,
+        References("users"),
+        SetOnCreate(current_user),
+        Field(description="The user who wrote it."),
+    ]
+
+    class Settings:
+        name = "comments"
+        indexes = [
+            IndexModel([("post_id", 1), ("created_at", 1)], name="post_oldest"),
+            IndexModel([("author_id", 1), ("created_at", -1)], name="author_newest"),
+        ]
+
+    resource = Resource(
+        access=Access(
+            read=_published | owner("author_id") | _moderators,
+            create=signed_in & where({"status": {"$ne": "hidden"}}) | _moderators,
+            update=_author_while_not_hidden | _moderators,
+            delete=_author_while_not_hidden | _moderators,
+        ),
+        search=("body",),
+        examples=({"post_id": "6b02c1e9c1e9111478612819", "body": "Ours is already over the lower path."},),
+    )

@@ -1,0 +1,33 @@
+"""Opening a database by its URL and binding the document classes to it."""
+
+from __future__ import annotations
+
+from beanie import init_beanie
+
+from documents.database import Database, MongoDatabase
+from documents.memory import MemoryDatabase
+from documents.resources import Registry
+
+MEMORY_URL = "mongomock://"
+
+
+async def open_database(url: str, name: str) -> Database:
+    """Connect to the database `name` at `url`. Raises DatabaseRefused and DatabaseAway."""
+    if url == MEMORY_URL:
+        return MemoryDatabase(name)
+    return await MongoDatabase.connect(url, name)
+
+
+async def bind_classes(database: Database, registry: Registry) -> None:
+    """Bind the document classes to `database`. Beanie allows one database per process: the last one holds."""
+    await init_beanie(
+        database=database.raw,
+        document_models=[resource.document_class for resource in registry],
+        # Indexes are created by `documents.schema`, which names the collection in its errors.
+        skip_indexes=True,
+    )
+
+
+def live_collections(registry: Registry) -> frozenset[str]:
+    """The collections whose changes are followed."""
+    return frozenset(resource.name for resource in registry if resource.declared.live)

@@ -1,0 +1,175 @@
+"""The public JSON form of stored documents, and the entity tag derived from it.
+
+Conversion reads the stored BSON along the class's declared fields. It never validates, so that a document which
+breaks the rules is served as far as it can be; and it never serves a field that the class does not declare.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from bson import Binary, Code, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp
+
+from documents.resources import BOOKKEEPING
+from documents.shapes import Fields, FieldType, Kind
+
+Converter = Callable[[Any], Any]
+
+
+def rfc3339(moment: dt.datetime) -> str:
+    """A time as RFC 3339 in UTC to the millisecond: `2026-01-31T12:00:00.000Z`.
+
+    A naive time is taken as UTC, which is how BSON means it.
+    """
+    if moment.tzinfo is not None and moment.utcoffset():
+        moment = moment.astimezone(dt.UTC)
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _plain_binary(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+def _binary(value: Binary) -> str:
+    if value.subtype in (3, 4):
+        return str(value.as_uuid(value.subtype))
+    return _plain_binary(value)
+
+
+_BY_TYPE: dict[type, Converter] = {
+    str: _same,
+    bool: _same,
+    int: _same,
+    float: _same,
+    type(None): _same,
+    ObjectId: str,
+    dt.datetime: rfc3339,
+    Decimal128: str,
+    uuid.UUID: str,
+    bytes: _plain_binary,
+    Binary: _binary,
+    Timestamp: lambda value: rfc3339(value.as_datetime()),
+    Regex: lambda value: f"/{value.pattern}/",
+    re.Pattern: lambda value: f"/{value.pattern}/",
+    Code: str,
+    DBRef: lambda value: str(value.id),
+    MinKey: lambda _: None,
+    MaxKey: lambda _: None,
+}
+
+
+def public_value(value: Any) -> Any:
+    """Any BSON value as JSON: ids and decimals as strings, times as RFC 3339, binary as base64.
+
+    Values that JSON cannot hold (NaN, infinities) become null when encoded.
+    """
+    converter = _BY_TYPE.get(type(value))
+    if converter is not None:
+        return converter(value)
+    if isinstance(value, Mapping):
+        return {key: public_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [public_value(inner) for inner in value]
+    if isinstance(value, int):  # Int64
+        return int(value)
+    return str(value)
+
+
+def _converter(field_type: FieldType) -> Converter:
+    """How to convert a value of this declared type; the same as `public_value` but for undeclared nested fields."""
+    if field_type.kind is Kind.OBJECT and field_type.fields is not None:
+        convert_object = _object_converter(field_type.fields)
+        return lambda value: convert_object(value) if isinstance(value, Mapping) else public_value(value)
+    if field_type.kind is Kind.ARRAY and field_type.item is not None:
+        item = _converter(field_type.item)
+        if item is public_value:
+            return public_value
+        return lambda value: [item(inner) for inner in value] if isinstance(value, list) else public_value(value)
+    if field_type.kind is Kind.MAP and field_type.item is not None:
+        inner = _converter(field_type.item)
+        if inner is public_value:
+            return public_value
+        return lambda value: (
+            {key: inner(held) for key, held in value.items()} if isinstance(value, Mapping) else public_value(value)
+        )
+    if field_type.kind is Kind.UNION:
+        for alternative in field_type.alternatives:
+            if alternative.kind is Kind.OBJECT:
+                return _converter(alternative)
+    return public_value
+
+
+def _object_converter(fields: Fields) -> Converter:
+    converters = [(f.name, f.public, _converter(f.type)) for f in fields.values()]
+
+    def convert(document: Mapping[str, Any]) -> dict[str, Any]:
+        return {public: convert(document[name]) for name, public, convert in converters if name in document}
+
+    return convert
+
+
+class PublicForm:
+    """Turns stored documents of one class into what callers with one set of visible fields see.
+
+    Pure and shareable; building one walks the class's fields, converting a document does not.
+    """
+
+    def __init__(self, visible: Fields) -> None:
+        # The id leads, the bookkeeping follows the class's own fields, as a person would write it.
+        ordered = sorted(visible.values(), key=lambda f: (f.name != "_id", f.name in _LAST))
+        self._convert = _object_converter({f.name: f for f in ordered})
+
+    def document(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """The document as JSON-ready values. Fields that are not stored are absent."""
+        return self._convert(stored)  # type: ignore[no-any-return]
+
+    def etag(self, document: Mapping[str, Any]) -> str:
+        """The strong entity tag (RFC 9110, 8.8.3) of a document in its public form, quotes included.
+
+        Derived from the content that this caller sees; the bookkeeping fields do not enter it, so it survives a
+        write that changed nothing.
+        """
+        content = {key: value for key, value in document.items() if key not in BOOKKEEPING}
+        encoded = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+        digest = hashlib.blake2b(encoded, digest_size=15).digest()
+        return f'"{base64.urlsafe_b64encode(digest).decode("ascii")}"'
+
+
+_LAST = ("created_at", "updated_at", "updated_by", "revision")
+
+
+def encode_json(value: Any) -> bytes:
+    """JSON in UTF-8. Accepts what `public_value` returns."""
+    return orjson.dumps(value)
+
+
+def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Names of the fields, bookkeeping left out, that differ between two public documents, in `after`'s order."""
+    names = [*after, *(name for name in before if name not in after)]
+    return [
+        name
+        for name in names
+        if name not in BOOKKEEPING and not _equal(before.get(name, _MISSING), after.get(name, _MISSING))
+    ]
+
+
+_MISSING = object()
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):  # True == 1 and 1 == 1.0 in Python, yet they read differently in JSON
+        return False
+    if isinstance(a, dict | list):
+        return orjson.dumps(a) == orjson.dumps(b)
+    return bool(a == b)

@@ -1,0 +1,214 @@
+"""The shape of a document class: its fields as a tree of BSON types.
+
+Everything that has to know a field's stored type reads this tree and not pydantic's annotations: the filter
+parser coerces values by it, the `$jsonSchema` validator is generated from it, and the public JSON form of a
+stored document is produced along it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import types
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import annotated_types as at
+from bson import ObjectId
+from pydantic import AnyUrl, BaseModel, EmailStr, SecretStr
+from pydantic.fields import FieldInfo
+
+from documents.errors import DeclarationError
+from documents.markers import Marker
+
+
+class Kind(enum.StrEnum):
+    """A stored type. The values are the names used in messages to API clients."""
+
+    STRING = "string"
+    INTEGER = "integer"
+    NUMBER = "number"
+    DECIMAL = "decimal"
+    BOOLEAN = "boolean"
+    DATETIME = "date-time"
+    OBJECT_ID = "object id"
+    UUID = "uuid"
+    BINARY = "binary"
+    OBJECT = "object"
+    MAP = "map"
+    ARRAY = "array"
+    UNION = "union"
+    ANY = "any"
+
+
+#: Kinds that MongoDB compares with each other by value (BSON numbers).
+NUMERIC = frozenset({Kind.INTEGER, Kind.NUMBER, Kind.DECIMAL})
+
+
+@dataclass(frozen=True, slots=True)
+class FieldType:
+    """One node of the tree.
+
+    `item` is the type of an ARRAY's elements or of a MAP's values; `fields` are an OBJECT's own fields by stored
+    name; `alternatives` are a UNION's members. `choices` are the only permitted values, as stored.
+    `constraints` uses JSON Schema's names (`minLength`, `maximum`, `pattern`, ...).
+    """
+
+    kind: Kind
+    nullable: bool = False
+    item: FieldType | None = None
+    fields: Mapping[str, Field] | None = None
+    alternatives: tuple[FieldType, ...] = ()
+    choices: tuple[Any, ...] = ()
+    constraints: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A declared field: `name` is its name in MongoDB, `public` its name in JSON (they differ for `_id` only)."""
+
+    name: str
+    public: str
+    type: FieldType
+    required: bool
+    title: str | None = None
+    description: str | None = None
+    markers: tuple[Marker, ...] = ()
+
+
+Fields = Mapping[str, Field]
+
+_SCALARS: tuple[tuple[type, Kind], ...] = (
+    (bool, Kind.BOOLEAN),
+    (int, Kind.INTEGER),
+    (float, Kind.NUMBER),
+    (Decimal, Kind.DECIMAL),
+    (dt.datetime, Kind.DATETIME),
+    (ObjectId, Kind.OBJECT_ID),
+    (uuid.UUID, Kind.UUID),
+    (bytes, Kind.BINARY),
+    (str, Kind.STRING),
+    (AnyUrl, Kind.STRING),
+    (SecretStr, Kind.STRING),
+)
+
+
+def fields_of(model: type[BaseModel], place: str = "") -> dict[str, Field]:
+    """Read the declared fields of a pydantic model, keyed by their names in MongoDB.
+
+    Raises DeclarationError, naming the class and field, for a type that has no BSON form here.
+    """
+    place = place or model.__name__
+    fields: dict[str, Field] = {}
+    for attribute, info in model.model_fields.items():
+        if info.exclude:
+            continue
+        stored = info.alias or attribute
+        where = f"{place}.{attribute}"
+        markers = tuple(m for m in info.metadata if isinstance(m, Marker))
+        if markers and "." in where.removeprefix(place + "."):
+            raise DeclarationError(f"{where}: field markers belong on the class's own fields, not on nested ones")
+        fields[stored] = Field(
+            name=stored,
+            public="id" if stored == "_id" else stored,
+            type=_type_of(info.annotation, list(info.metadata), where),
+            required=info.is_required(),
+            title=info.title,
+            description=info.description,
+            markers=markers,
+        )
+    return fields
+
+
+def _type_of(annotation: Any, metadata: list[Any], where: str) -> FieldType:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        base, *extra = get_args(annotation)
+        return _type_of(base, metadata + extra, where)
+    constraints = _constraints_of(metadata)
+    if origin in (Union, types.UnionType):
+        return _union_of(get_args(annotation), metadata, where)
+    if origin is Literal:
+        return _choice_of(tuple(get_args(annotation)), where)
+    if origin in (list, tuple, set, frozenset):
+        arguments = [a for a in get_args(annotation) if a is not Ellipsis]
+        if len(arguments) > 1:
+            raise DeclarationError(f"{where}: tuples of mixed types have no readable BSON form; use a nested model")
+        item = _type_of(arguments[0], [], f"{where}[]") if arguments else FieldType(Kind.ANY)
+        names = {"minLength": "minItems", "maxLength": "maxItems"}
+        renamed = {names.get(key, key): value for key, value in constraints.items()}
+        if origin in (set, frozenset):
+            renamed["uniqueItems"] = True
+        return FieldType(Kind.ARRAY, item=item, constraints=renamed)
+    if origin is dict:
+        key, value = get_args(annotation)
+        if key is not str:
+            raise DeclarationError(f"{where}: the keys of a map are strings in BSON")
+        return FieldType(Kind.MAP, item=_type_of(value, [], f"{where}.*"))
+    if annotation is Any:
+        return FieldType(Kind.ANY)
+    if annotation in (list, set, tuple, frozenset):
+        return FieldType(Kind.ARRAY, item=FieldType(Kind.ANY), constraints=constraints)
+    if annotation is dict:
+        return FieldType(Kind.MAP, item=FieldType(Kind.ANY))
+    return _named_type_of(annotation, constraints, where)
+
+
+def _named_type_of(annotation: Any, constraints: dict[str, Any], where: str) -> FieldType:
+    if annotation is EmailStr:
+        return FieldType(Kind.STRING, constraints=constraints)
+    if isinstance(annotation, type):
+        if issubclass(annotation, enum.Enum):
+            return _choice_of(tuple(member.value for member in annotation), where)
+        if issubclass(annotation, BaseModel):
+            return FieldType(Kind.OBJECT, fields=fields_of(annotation, where))
+        for python_type, kind in _SCALARS:
+            if issubclass(annotation, python_type):
+                return FieldType(kind, constraints=constraints)
+    raise DeclarationError(f"{where}: the type {annotation!r} has no BSON form here")
+
+
+def _union_of(members: tuple[Any, ...], metadata: list[Any], where: str) -> FieldType:
+    nullable = type(None) in members
+    real = [m for m in members if m is not type(None)]
+    types_ = [_type_of(m, metadata, where) for m in real]
+    if len(types_) == 1:
+        only = types_[0]
+        return FieldType(only.kind, nullable or only.nullable, only.item, only.fields, only.alternatives,
+                         only.choices, only.constraints)  # fmt: skip
+    return FieldType(Kind.UNION, nullable=nullable, alternatives=tuple(types_))
+
+
+def _choice_of(values: tuple[Any, ...], where: str) -> FieldType:
+    if all(isinstance(v, str) for v in values):
+        return FieldType(Kind.STRING, choices=tuple(str(v) for v in values))
+    if all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+        return FieldType(Kind.INTEGER, choices=tuple(int(v) for v in values))
+    raise DeclarationError(f"{where}: choices are all strings or all integers, so that they read well in mongosh")
+
+
+def _constraints_of(metadata: list[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for entry in metadata:
+        if isinstance(entry, FieldInfo):
+            found |= _constraints_of(list(entry.metadata))
+        elif isinstance(entry, at.MinLen):
+            found["minLength"] = entry.min_length
+        elif isinstance(entry, at.MaxLen):
+            found["maxLength"] = entry.max_length
+        elif isinstance(entry, at.Ge):
+            found["minimum"] = entry.ge
+        elif isinstance(entry, at.Le):
+            found["maximum"] = entry.le
+        elif isinstance(entry, at.Gt):
+            found |= {"minimum": entry.gt, "exclusiveMinimum": True}
+        elif isinstance(entry, at.Lt):
+            found |= {"maximum": entry.lt, "exclusiveMaximum": True}
+        elif isinstance(entry, at.MultipleOf):
+            found["multipleOf"] = entry.multiple_of
+        elif isinstance(pattern := getattr(entry, "pattern", None), str):
+            found["pattern"] = pattern
+    return found

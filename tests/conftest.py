@@ -1,0 +1,105 @@
+"""Fixtures of the whole suite: one real database server for the run, one empty database for each test.
+
+The server is the embedded one, started as `make run` starts it but for the fsync at each commit. Set
+`HEADWATER_TEST_MONGODB_URL` to run the same tests against a MongoDB replica set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+
+from documents.embedded import EmbeddedDatabase
+
+# A shared machine makes single examples slow now and then: how long one takes proves nothing, so no deadline.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "long",
+    parent=settings.get_profile("default"),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "20000")),
+    print_blob=True,
+)
+# `--hypothesis-profile` is read later than this and wins.
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--filter-cases N`: how many random (document, filter) pairs each agreement test judges at least."""
+    parser.addoption("--filter-cases", type=int, default=None)
+
+
+def find_free_port() -> int:
+    """A TCP port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Call it for a free port of the loopback; each call gives another one."""
+    given: set[int] = set()
+
+    def find() -> int:
+        while (port := find_free_port()) in given:
+            pass
+        given.add(port)
+        return port
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def mongodb_url(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[str]:
+    """The URL of the run's database server. Tests share it: use `database`, or a name of your own."""
+    if url := os.environ.get("HEADWATER_TEST_MONGODB_URL"):
+        yield url
+        return
+    # A loop of its own, which runs only while the server starts and stops: it outlives every test's loop.
+    # Between the two nobody supervises, so a server that dies stays dead and the tests say so.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        server = EmbeddedDatabase(tmp_path_factory.mktemp("embedded"), free_port(), durable=False)
+        yield runner.run(server.start())
+        runner.run(server.stop())
+
+
+@pytest.fixture
+def database_name() -> str:
+    """A name that no other test uses."""
+    return f"test_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def database(mongodb_url: str, database_name: str) -> AsyncIterator[AsyncIOMotorDatabase[dict[str, Any]]]:
+    """An empty database on the real server, with a client of this test's event loop; dropped afterwards."""
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongodb_url, tz_aware=True)
+    try:
+        yield client[database_name]
+        await client.drop_database(database_name)
+    finally:
+        client.close()
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """`await eventually(condition, within=timedelta(...))`: wait until `condition()` is true, or fail.
+
+    The way to wait for another process, which cannot set an event of ours.
+    """
+
+    async def wait(condition: Callable[[], object], *, within: timedelta = timedelta(seconds=30)) -> None:
+        async with asyncio.timeout(within.total_seconds()):
+            while not condition():  # noqa: ASYNC110 - what another process does sets no event of ours
+                await asyncio.sleep(0.02)
+
+    return wait
