@@ -1,0 +1,29 @@
+"""Who hears what: feed, views, snapshots, subscriptions, connections, and the wire protocol. See README.md."""
+
+from realtime import protocol
+from realtime.connections import Connection, ConnectionManager, Refused, SubscribeRequest
+from realtime.feed import Feed, Heart, Source
+from realtime.frames import Frame, message_frame
+from realtime.history import History
+from realtime.principals import Principals
+from realtime.snapshots import Snapshots
+from realtime.views import View, ViewIndex, ViewQuery
+
+__all__ = [
+    "Connection",
+    "ConnectionManager",
+    "Feed",
+    "Frame",
+    "Heart",
+    "History",
+    "Principals",
+    "Refused",
+    "Snapshots",
+    "Source",
+    "SubscribeRequest",
+    "View",
+    "ViewIndex",
+    "ViewQuery",
+    "message_frame",
+    "protocol",
+]

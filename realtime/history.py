@@ -1,0 +1,69 @@
+"""The recent past of the feed, bounded in entries and bytes: what snapshots meet and returning clients read."""
+
+from __future__ import annotations
+
+import datetime as dt
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from documents import Change, Entry, Position, Reset, ResetReason
+
+#: What an entry without documents (reset, heartbeat) counts for.
+_SMALL_ENTRY_BYTES = 200
+_COMPACT_AFTER = 4_096
+
+
+def _position(entry: Entry) -> Position:
+    return entry.position
+
+
+class History:
+    """A ring of entries in the order of their positions.
+
+    It covers everything above `floor`: a reader at or above it can be given exactly what it missed. At most
+    `max_entries` entries and `max_bytes` bytes (as the events were on the wire) are kept; the oldest go first.
+    """
+
+    def __init__(self, max_entries: int, max_bytes: int) -> None:
+        self.floor = Position.ZERO
+        self.bytes = 0
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._entries: list[Entry] = []
+        self._start = 0
+
+    def __len__(self) -> int:
+        return len(self._entries) - self._start
+
+    def restart(self, floor: Position) -> None:
+        """Forget everything; cover what is above `floor` from now on."""
+        self._entries, self._start, self.bytes, self.floor = [], 0, 0, floor
+
+    def append(self, entry: Entry) -> None:
+        """Add the next entry; its position is above all earlier ones."""
+        self._entries.append(entry)
+        self.bytes += _size(entry)
+        # The newest entry always stays: a single one above the bound must still reach those who wait for it.
+        while len(self) > 1 and (len(self) > self._max_entries or self.bytes > self._max_bytes):
+            oldest = self._entries[self._start]
+            self.bytes -= _size(oldest)
+            self.floor = oldest.position
+            self._entries[self._start] = _GONE  # frees the entry before the list is compacted
+            self._start += 1
+        if self._start > _COMPACT_AFTER and self._start * 2 > len(self._entries):
+            del self._entries[: self._start]
+            self._start = 0
+
+    def after(self, position: Position, limit: int | None = None) -> Sequence[Entry] | None:
+        """Up to `limit` entries above `position`, in order; None when some of them are gone."""
+        if position < self.floor:
+            return None
+        first = bisect_right(self._entries, position, lo=self._start, key=_position)
+        return self._entries[first:] if limit is None else self._entries[first : first + limit]
+
+
+def _size(entry: Entry) -> int:
+    return entry.size if isinstance(entry, Change) else _SMALL_ENTRY_BYTES
+
+
+_GONE: Entry = Reset(Position.ZERO, {}, dt.datetime.min.replace(tzinfo=dt.UTC), frozenset(), ResetReason.HISTORY_LOST)
