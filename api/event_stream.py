@@ -1,0 +1,115 @@
+"""Server-Sent Events (WHATWG HTML, 9.2) on the list URL: one live subscription as an HTTP answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
+
+from api.queries import LiveRequest, parse_live
+from api.services import Caller, Services
+from documents import InvalidInput, Position, ResourceClass
+from realtime import Connection, Refused, SubscribeRequest, ViewQuery
+from realtime.protocol import CloseCode
+
+#: How long the last frames may take to leave when the server closes the stream.
+FLUSH_SECONDS = 2.0
+#: Answers to messages that a client of an event stream cannot send.
+_NOT_SENT = frozenset({"subscribed", "auth_expiring"})
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    # nginx buffers answers by default, which would hold events back.
+    (b"x-accel-buffering", b"no"),
+]
+
+
+def live_list(request: Request, resource: ResourceClass, caller: Caller, services: Services) -> Response:
+    """The live answer of a list URL. Raises FilterRefused for a query string that is not accepted."""
+    asked = parse_live(
+        resource,
+        caller.principal,
+        request.query_params.multi_items(),
+        request.headers.get("last-event-id"),
+        snapshot_max=services.settings.snapshot_max,
+    )
+    return EventStream(services, resource, caller, asked)
+
+
+class EventStream(Response):
+    """Runs one connection until the client or the server ends it."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, services: Services, resource: ResourceClass, caller: Caller, asked: LiveRequest) -> None:
+        super().__init__()
+        self._services = services
+        self._resource = resource
+        self._caller = caller
+        self._asked = asked
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - an ASGI application
+        """Send events until the client goes away, the token expires, or the server drains."""
+        manager = self._services.manager
+        connection = manager.connect(self._caller.principal)
+        try:
+            if self._caller.token is not None:
+                connection.session_id = self._caller.token.session_id
+                connection.watch_expiry(self._caller.token.expires_at)
+            connection.subscribe(self._request())
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            writing = asyncio.create_task(_write(connection, send))
+            leaving = asyncio.create_task(_gone(receive))
+            try:
+                ends: set[asyncio.Future[Any]] = {writing, leaving, connection.closing}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if connection.closing.done() and connection.closing.result() is not CloseCode.SLOW_CONSUMER:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(connection.outbox.below(0), FLUSH_SECONDS)
+            finally:
+                writing.cancel()
+                leaving.cancel()
+                await asyncio.gather(writing, leaving, return_exceptions=True)
+            if connection.closing.done():
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except Refused as refused:  # pragma: no cover - a new connection has no other subscription to collide with
+            raise InvalidInput.at("query", msg=str(refused), type=refused.code) from None
+        finally:
+            await asyncio.shield(connection.end())
+
+    def _request(self) -> SubscribeRequest:
+        asked = self._asked
+        return SubscribeRequest(
+            id="sse",
+            query=ViewQuery(self._resource, asked.filter, asked.fields),
+            sort=asked.sort,
+            limit=asked.limit,
+            snapshot=asked.snapshot,
+            since=self._since(asked.since),
+        )
+
+    def _since(self, text: str | None) -> tuple[str, Position] | None:
+        if text is None:
+            return None
+        view, _, position = text.rpartition("@")
+        try:
+            return view, self._services.positions.decode(position)
+        except InvalidInput:
+            # Of another database, or nobody's: nothing can be recovered from it, and a snapshot follows.
+            return view, Position.ZERO
+
+
+async def _write(connection: Connection, send: Send) -> None:
+    while True:
+        frames = await connection.outbox.take()
+        text = "".join(frame.server_sent_event for frame in frames if frame.event_name not in _NOT_SENT)
+        await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+        connection.outbox.sent(sum(frame.size for frame in frames))
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

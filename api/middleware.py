@@ -1,0 +1,76 @@
+"""What every HTTP answer has: a request id and security headers; and one place where unknown errors end."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.problems import Problem, problem_response
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+
+#: Documents of the API are data and never pages, so nothing may be loaded or framed from them.
+API_POLICY = "default-src 'none'; frame-ancestors 'none'"
+
+_SECURITY = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class Envelope:
+    """ASGI middleware around the whole application.
+
+    Takes `X-Request-ID` from the request when it is sane (8 to 64 letters, digits, `._-`), else makes one.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                for name, value in _SECURITY.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("Content-Security-Policy", API_POLICY)
+                if scope["scheme"] == "https":
+                    headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            # The application has answered and logged what it could. An error after the head of an answer was sent can
+            # only end the connection.
+            if started:
+                raise
+            problem = Problem(500, "Something went wrong on the server.")
+            response = problem_response(problem, path=scope["path"], request_id=request_id)
+            await response(scope, receive, send_with_headers)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            text = value.decode("latin-1")
+            if _SANE_ID.fullmatch(text):
+                return str(text)
+            break
+    return secrets.token_hex(12)

@@ -1,0 +1,73 @@
+"""Password hashing: argon2id (RFC 9106) in a bounded pool off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from argon2 import PasswordHasher, Type
+from argon2.exceptions import InvalidHashError, VerificationError
+
+_T = TypeVar("_T")
+
+#: OWASP's smallest recommended parameters for argon2id: 19 MiB, 2 passes, 1 lane.
+_HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
+WORKERS = 2
+MAX_WAITING = 64
+
+
+class Busy(Exception):
+    """Too many passwords are waiting to be hashed."""
+
+
+class Passwords:
+    """Hashes and verifies passwords, at most WORKERS at a time; refuses when MAX_WAITING are waiting."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="argon2")
+        self._pending = 0
+        self._unknown_user: str | None = None
+
+    def close(self) -> None:
+        """Stop the pool's threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def hash(self, password: str) -> str:
+        """The password's hash in the PHC string format. Raises Busy."""
+        return await self._run(functools.partial(_HASHER.hash, password))
+
+    async def verify(self, hashed: str | None, password: str) -> bool:
+        """Whether `password` is the one that was hashed. None (no such user) takes as long as a wrong password.
+
+        Raises Busy.
+        """
+        if hashed is None:
+            if self._unknown_user is None:
+                self._unknown_user = await self.hash("the password of nobody")
+            await self._run(functools.partial(_verify, self._unknown_user, password))
+            return False
+        return await self._run(functools.partial(_verify, hashed, password))
+
+    @staticmethod
+    def outdated(hashed: str) -> bool:
+        """Whether the hash was made with weaker parameters than those in force."""
+        return _HASHER.check_needs_rehash(hashed)
+
+    async def _run(self, work: Callable[[], _T]) -> _T:
+        if self._pending >= WORKERS + MAX_WAITING:
+            raise Busy
+        self._pending += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            self._pending -= 1
+
+
+def _verify(hashed: str, password: str) -> bool:
+    try:
+        return _HASHER.verify(hashed, password)
+    except (VerificationError, InvalidHashError):
+        return False

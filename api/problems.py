@@ -1,0 +1,166 @@
+"""Problem details (RFC 9457): the one shape of every error answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from documents import (
+    Contended,
+    DatabaseAway,
+    DocumentsError,
+    Duplicate,
+    Fault,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    Stale,
+    encode_json,
+)
+
+logger = logging.getLogger("headwater.api")
+
+MEDIA_TYPE = "application/problem+json"
+
+#: Code of a problem by its HTTP status. A client branches on `code`; `title` and `detail` are for people.
+CODES: dict[int, str] = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    409: "conflict",
+    412: "precondition_failed",
+    413: "content_too_large",
+    415: "unsupported_media_type",
+    422: "invalid",
+    428: "precondition_required",
+    429: "too_many_requests",
+    500: "internal_error",
+    503: "unavailable",
+}
+RETRY_AFTER_SECONDS = 2
+
+
+class ProblemError(BaseModel):
+    """One fault in a request."""
+
+    loc: list[str | int] = Field(description="The path to the fault, such as `body`, `title`.")
+    msg: str
+    type: str
+
+
+class ProblemDetails(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    type: str = Field(description="A URI that names the kind of problem.", examples=["about:blank"])
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    instance: str = Field(description="The path of the request.")
+    code: str = Field(description="A stable word for programs.")
+    request_id: str
+    errors: list[ProblemError] | None = Field(None, description="The faults, for 422 and some others.")
+
+
+class Problem(Exception):
+    """Raise this to answer with a problem."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        code: str | None = None,
+        errors: Sequence[Fault] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.code = code or CODES.get(status, "error")
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+
+
+def problem_response(problem: Problem, *, path: str, request_id: str) -> Response:
+    """The HTTP answer of a problem."""
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": path,
+        "code": problem.code,
+        "request_id": request_id,
+    }
+    if problem.errors:
+        content["errors"] = [{"loc": list(f.loc), "msg": f.msg, "type": f.type} for f in problem.errors]
+    headers = {"Cache-Control": "no-store", **problem.headers}
+    return Response(encode_json(content), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that an exception of the lower folders is for the client."""
+    match error:
+        case Problem():
+            return error
+        case InvalidInput():
+            return Problem(422, "The request contains values that are not accepted.", errors=error.faults)
+        case NotFound():
+            return Problem(404, "There is no such document.")
+        case Forbidden():
+            return Problem(403, f"{str(error)[:1].upper()}{str(error)[1:]}.")
+        case Stale():
+            return Problem(412, f"{str(error)[:1].upper()}{str(error)[1:]}.")
+        case Duplicate():
+            faults = [Fault(("body", name), "another document has this value", "duplicate") for name in error.fields]
+            return Problem(409, f"{str(error)[:1].upper()}{str(error)[1:]}.", code="duplicate", errors=faults)
+        case Contended():
+            return _away("The document is being changed by many writers at once; try again.")
+        case DatabaseAway():
+            return _away("The database does not answer at the moment; try again.")
+        case HTTPException():
+            return _http_problem(error)
+        case RequestValidationError():
+            faults = [Fault(tuple(e["loc"]), e["msg"], e["type"]) for e in error.errors()]
+            return Problem(422, "The request contains values that are not accepted.", errors=faults)
+        case _:
+            return Problem(500, "Something went wrong on the server. The request id helps to find it in the log.")
+
+
+def _away(detail: str) -> Problem:
+    return Problem(503, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def _http_problem(error: HTTPException) -> Problem:
+    details = {404: "There is nothing at this address.", 405: "This address does not have this method."}
+    return Problem(
+        error.status_code,
+        details.get(error.status_code, str(error.detail)),
+        headers=dict(error.headers or {}),
+    )
+
+
+def install_problems(app: FastAPI) -> None:
+    """Answer every exception with a problem."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        problem = problem_of(error)
+        request_id = getattr(request.state, "request_id", "")
+        if problem.status >= 500:
+            # Known causes need no stack trace; unknown ones do.
+            cause = None if isinstance(error, DatabaseAway | Contended) else error
+            logger.error("%s %s failed: %s", request.method, request.url.path, type(error).__name__, exc_info=cause)
+        return problem_response(problem, path=request.url.path, request_id=request_id)
+
+    for kind in (Problem, DocumentsError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, answer)

@@ -1,0 +1,229 @@
+"""Query strings of lists and live lists: parsing and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import orjson
+
+from documents import (
+    EVERYTHING,
+    Count,
+    Fault,
+    Fields,
+    Filter,
+    FilterRefused,
+    InvalidInput,
+    ListQuery,
+    Principal,
+    ResourceClass,
+    Sort,
+    conjunction,
+    parse_filter,
+    parse_short,
+    parse_sort,
+    words_filter,
+)
+from realtime.protocol import DEFAULT_LIMIT
+
+#: Parameter names that are not fields. They win over fields of the same name (which `filter` still reaches).
+RESERVED = frozenset(
+    {
+        "filter",
+        "search",
+        "sort",
+        "fields",
+        "limit",
+        "cursor",
+        "page",
+        "page_size",
+        "count",
+        "snapshot",
+        "since",
+    }
+)
+_LIVE_ONLY = frozenset({"snapshot", "since"})
+DEFAULT_PAGE_SIZE = 25
+MAX_PAGE = 1_000_000
+
+_T = TypeVar("_T")
+_ALL: Filter = EVERYTHING
+
+
+@dataclass(frozen=True, slots=True)
+class ListRequest:
+    """A list as a client asks for it. `fields` are public names, None for all."""
+
+    query: ListQuery
+    fields: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRequest:
+    """A live list as a client asks for it. `since` is `view@position`, still to be verified."""
+
+    filter: Filter
+    sort: Sort
+    fields: tuple[str, ...] | None
+    limit: int
+    snapshot: bool
+    since: str | None
+
+
+class _Parameters:
+    """Collects the faults of all parameters, so that one answer names them all."""
+
+    def __init__(self, items: Sequence[tuple[str, str]]) -> None:
+        self.faults: list[Fault] = []
+        self.reserved: dict[str, str] = {}
+        self.short: list[tuple[str, str]] = []
+        for name, value in items:
+            if name not in RESERVED:
+                self.short.append((name, value))
+            elif name in self.reserved:
+                self.faults.append(Fault(("query", name), "the parameter occurs twice", "repeated"))
+            else:
+                self.reserved[name] = value
+
+    def get(self, name: str, parse: Callable[[str], _T], default: _T) -> _T:
+        """The parsed parameter; `default` when it is absent or faulty."""
+        text = self.reserved.get(name)
+        if text is None:
+            return default
+        try:
+            return parse(text)
+        except InvalidInput as error:
+            self.faults.extend(error.faults)
+        except ValueError as error:
+            self.faults.append(Fault(("query", name), str(error), "value_error"))
+        return default
+
+    def filter(self, resource: ResourceClass, visible: Fields) -> Filter:
+        """The conjunction of `filter`, `search` and all short forms."""
+        parts: list[Filter] = [
+            self.get(
+                "filter",
+                lambda text: parse_filter(_json(text, "filter"), visible, loc=("query", "filter")),
+                _ALL,
+            ),
+            self.get("search", lambda text: words_filter(text, resource, visible), _ALL),
+        ]
+        try:
+            parts.append(parse_short(self.short, visible))
+        except FilterRefused as error:
+            self.faults.extend(error.faults)
+        return conjunction(parts)
+
+    def fields(self, visible: Fields) -> tuple[str, ...] | None:
+        """The selected fields."""
+        text = self.reserved.get("fields")
+        if text is None:
+            return None
+        try:
+            return select_fields(_names(text), visible, loc=("query", "fields"))
+        except FilterRefused as error:
+            self.faults.extend(error.faults)
+            return None
+
+    def finish(self) -> None:
+        """Raise FilterRefused with all faults, if there are any."""
+        if self.faults:
+            raise FilterRefused(self.faults)
+
+
+def select_fields(names: Sequence[str], visible: Fields, *, loc: tuple[str | int, ...]) -> tuple[str, ...]:
+    """Selected fields by their public names. Raises FilterRefused for those that the caller cannot see."""
+    public = {f.public for f in visible.values()}
+    faults = [Fault(loc, f"there is no field `{name}`", "unknown_field") for name in names if name not in public]
+    if faults or not names:
+        raise FilterRefused(faults or [Fault(loc, "name at least one field", "too_short")])
+    return tuple(dict.fromkeys(names))
+
+
+def parse_list(
+    resource: ResourceClass, principal: Principal, items: Sequence[tuple[str, str]], *, page_size_max: int
+) -> ListRequest:
+    """The query string of a list. Raises FilterRefused, naming every fault."""
+    visible = resource.visible(principal.roles)
+    parameters = _Parameters(items)
+    for name in _LIVE_ONLY & parameters.reserved.keys():
+        parameters.faults.append(Fault(("query", name), "only for Accept: text/event-stream", "unexpected"))
+    size = _whole(1, page_size_max)
+    paged = "page" in parameters.reserved or "page_size" in parameters.reserved
+    if paged:
+        for name in ("cursor", "limit"):
+            if name in parameters.reserved:
+                parameters.faults.append(Fault(("query", name), "does not go with page and page_size", "unexpected"))
+    default = min(DEFAULT_PAGE_SIZE, page_size_max)
+    query = ListQuery(
+        filter=parameters.filter(resource, visible),
+        sort=parameters.get("sort", lambda text: parse_sort(_names(text), visible), parse_sort((), visible)),
+        limit=parameters.get("page_size" if paged else "limit", size, default),
+        cursor=None if paged else parameters.reserved.get("cursor"),
+        page=parameters.get("page", _whole(1, MAX_PAGE), 1) if paged else None,
+        count=parameters.get("count", _count, "exact" if paged else "none"),
+    )
+    request = ListRequest(query, parameters.fields(visible))
+    parameters.finish()
+    return request
+
+
+def parse_live(
+    resource: ResourceClass,
+    principal: Principal,
+    items: Sequence[tuple[str, str]],
+    last_event_id: str | None,
+    *,
+    snapshot_max: int,
+) -> LiveRequest:
+    """The query string of a live list. Raises FilterRefused, naming every fault."""
+    visible = resource.visible(principal.roles)
+    parameters = _Parameters(items)
+    for name in ("cursor", "page", "page_size", "count"):
+        if name in parameters.reserved:
+            parameters.faults.append(Fault(("query", name), "not for a live list", "unexpected"))
+    request = LiveRequest(
+        filter=parameters.filter(resource, visible),
+        sort=parameters.get("sort", lambda text: parse_sort(_names(text), visible), parse_sort((), visible)),
+        fields=parameters.fields(visible),
+        limit=parameters.get("limit", _whole(1, snapshot_max), min(DEFAULT_LIMIT, snapshot_max)),
+        snapshot=parameters.get("snapshot", _boolean, True),
+        # A browser that reconnects by itself repeats the URL and adds the header, which then is the newer one.
+        since=last_event_id or parameters.reserved.get("since"),
+    )
+    parameters.finish()
+    return request
+
+
+def _json(text: str, name: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise FilterRefused.at("query", name, msg=f"not valid JSON: {error}", type="json_invalid") from None
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")] if text.strip() else []
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 12) or not least <= int(text) <= most:
+            raise ValueError(f"a whole number from {least} to {most} is expected")
+        return int(text)
+
+    return parse
+
+
+def _count(text: str) -> Count:
+    if text not in ("none", "estimated", "exact"):
+        raise ValueError("one of none, estimated, exact is expected")
+    return cast("Count", text)
+
+
+def _boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("true or false is expected")
+    return text == "true"

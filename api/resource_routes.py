@@ -1,0 +1,176 @@
+"""The routes that every registered document class gets."""
+
+from __future__ import annotations
+
+import datetime as dt
+from email.utils import format_datetime
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.datastructures import URL
+
+from api import openapi
+from api.bodies import JSON, MERGE_PATCH, read_json
+from api.callers import CallerOf, challenge_unless_signed_in
+from api.event_stream import live_list
+from api.queries import ListRequest, parse_list
+from api.services import Services, ServicesOf
+from documents import (
+    Forbidden,
+    Found,
+    Page,
+    Position,
+    Preconditions,
+    ResourceClass,
+    encode_json,
+    parse_tags,
+)
+
+_COMMON = {"Cache-Control": "private, no-cache", "Vary": "Accept, Authorization, X-API-Key, Origin"}
+
+
+def resource_router(resource: ResourceClass, services: Services) -> APIRouter:
+    """The routes of one class, under its collection's name."""
+    router = APIRouter(prefix=f"/{resource.name}", tags=[resource.label])
+    routes = _Routes(resource)
+    docs = openapi.Operations(resource, services.store.forms(resource), services.settings)
+    router.add_api_route("", routes.list, methods=["GET"], **docs.list_page())
+    router.add_api_route("", routes.create, methods=["POST"], **docs.create())
+    router.add_api_route("/{id}", routes.get, methods=["GET"], **docs.get())
+    router.add_api_route("/{id}", routes.get, methods=["HEAD"], include_in_schema=False)
+    router.add_api_route("/{id}", routes.replace, methods=["PUT"], **docs.replace())
+    router.add_api_route("/{id}", routes.patch, methods=["PATCH"], **docs.patch())
+    router.add_api_route("/{id}", routes.delete, methods=["DELETE"], **docs.delete())
+    return router
+
+
+class _Routes:
+    """The handlers of one class. They parse the request, call the store, and write the answer."""
+
+    def __init__(self, resource: ResourceClass) -> None:
+        self._resource = resource
+
+    async def list(self, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return live_list(request, self._resource, caller, services)
+        asked = parse_list(
+            self._resource,
+            caller.principal,
+            request.query_params.multi_items(),
+            page_size_max=services.settings.page_size_max,
+        )
+        page = await services.lists.page(self._resource, asked.query, caller.principal)
+        headers = {**_COMMON, "X-Position": services.positions.encode(page.position)}
+        if page.total is not None:
+            headers["X-Total-Count"] = str(page.total)
+        if page.has_next:
+            headers["Link"] = f'<{_next_url(request.url, page, asked)}>; rel="next"'
+        return Response(encode_json(_page_content(page, asked)), media_type=JSON, headers=headers)
+
+    async def create(self, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
+        body = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
+        try:
+            found = await services.store.create(self._resource, caller.principal, body)
+        except Forbidden:
+            challenge_unless_signed_in(caller)
+            raise
+        location = f"{request.url.path.rstrip('/')}/{found.document['id']}"
+        return _answer(services, found, status=201, headers={"Location": location})
+
+    async def get(self, id: str, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
+        preconditions = _preconditions(request)
+        found = await services.store.get(self._resource, id, caller.principal)
+        if preconditions.is_known(found.etag):
+            headers = {**_COMMON, "ETag": found.etag, "X-Position": services.positions.encode(found.position)}
+            return Response(status_code=304, headers=headers)
+        return _answer(services, found)
+
+    async def replace(self, id: str, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
+        body = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
+        try:
+            found, created = await services.store.replace(
+                self._resource, id, caller.principal, body, _preconditions(request)
+            )
+        except Forbidden:
+            challenge_unless_signed_in(caller)
+            raise
+        headers = {"Location": request.url.path} if created else None
+        return _answer(services, found, status=201 if created else 200, headers=headers)
+
+    async def patch(self, id: str, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
+        patch = await read_json(request, (MERGE_PATCH, JSON), max_bytes=services.settings.max_body_bytes)
+        try:
+            found = await services.store.merge_patch(
+                self._resource, id, caller.principal, patch, _preconditions(request)
+            )
+        except Forbidden:
+            challenge_unless_signed_in(caller)
+            raise
+        return _answer(services, found)
+
+    async def delete(self, id: str, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
+        try:
+            position = await services.store.delete(self._resource, id, caller.principal, _preconditions(request))
+        except Forbidden:
+            challenge_unless_signed_in(caller)
+            raise
+        return Response(status_code=204, headers={"X-Position": _encoded(services, position)})
+
+
+def _preconditions(request: Request) -> Preconditions:
+    headers = request.headers
+    return Preconditions(
+        parse_tags(_joined(headers.getlist("if-match")), "If-Match"),
+        parse_tags(_joined(headers.getlist("if-none-match")), "If-None-Match"),
+    )
+
+
+def _joined(values: list[str]) -> str | None:
+    return ", ".join(values) if values else None
+
+
+def _encoded(services: Services, position: Position) -> str:
+    return services.positions.encode(position)
+
+
+def _answer(services: Services, found: Found, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    all_headers = {
+        **_COMMON,
+        "ETag": found.etag,
+        "X-Position": _encoded(services, found.position),
+        **(headers or {}),
+    }
+    if found.updated_at is not None:
+        all_headers["Last-Modified"] = format_datetime(found.updated_at.astimezone(dt.UTC), usegmt=True)
+    return Response(encode_json(found.document), status_code=status, media_type=JSON, headers=all_headers)
+
+
+def _page_content(page: Page, asked: ListRequest) -> dict[str, Any]:
+    items = [_selected(found.document, asked.fields) for found in page.items]
+    if asked.query.page is None:
+        content: dict[str, Any] = {"items": items, "next_cursor": page.next_cursor, "has_next": page.has_next}
+        return content if page.total is None else {**content, "total": page.total}
+    content = {
+        "items": items,
+        "page": asked.query.page,
+        "page_size": asked.query.limit,
+        "has_next": page.has_next,
+    }
+    if page.total is not None:
+        content |= {"total": page.total, "total_pages": -(-page.total // asked.query.limit)}
+    return content
+
+
+def _selected(document: dict[str, Any], fields: tuple[str, ...] | None) -> dict[str, Any]:
+    if fields is None:
+        return document
+    return {name: value for name, value in document.items() if name in fields or name == "id"}
+
+
+def _next_url(url: URL, page: Page, asked: ListRequest) -> str:
+    """The path and query of the next page. Relative, so it is right behind any proxy."""
+    if asked.query.page is None:
+        changed = url.include_query_params(cursor=page.next_cursor)
+    else:
+        changed = url.include_query_params(page=asked.query.page + 1)
+    return f"{changed.path}?{changed.query}"

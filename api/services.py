@@ -1,0 +1,49 @@
+"""What the routes work with. Built by `main`, one per application; held in `app.state.services`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
+
+from api.passwords import Passwords
+from api.settings import Settings
+from api.tokens import AccessToken, Tokens
+from documents import Accounts, Database, Lists, PositionCodec, Principal, Registry, Store
+from realtime import ConnectionManager, Feed, Principals
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that a request may need."""
+
+    settings: Settings
+    database: Database
+    registry: Registry
+    store: Store
+    lists: Lists
+    accounts: Accounts
+    passwords: Passwords
+    tokens: Tokens
+    positions: PositionCodec
+    feed: Feed
+    manager: ConnectionManager
+    principals: Principals
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a request, and the token that says so (None for anonymous callers)."""
+
+    principal: Principal
+    token: AccessToken | None
+
+
+def services_of(connection: HTTPConnection) -> Services:
+    """The application's services."""
+    return cast("Services", connection.app.state.services)
+
+
+ServicesOf = Annotated[Services, Depends(services_of)]

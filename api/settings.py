@@ -1,0 +1,95 @@
+"""Settings: environment variables with the prefix `HEADWATER_`, or a `.env` file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MIN_SECRET_BYTES = 32
+EMBEDDED = "embedded"
+IN_MEMORY = "mongomock://"
+
+#: A comma-separated list in the environment.
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class SettingsRefused(Exception):
+    """The settings cannot be used. Each fault is one line."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        super().__init__("\n".join(faults))
+
+
+class Settings(BaseSettings):
+    """All settings of a process. Times are in the unit that the name says, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_", env_file=".env", extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    environment: Literal["development", "production"] = "development"
+    secret_key: SecretStr = SecretStr("")
+    mongodb_url: SecretStr = SecretStr(EMBEDDED)
+    embedded_port: Annotated[int, Field(ge=1, le=65_535)] = 27_117
+    database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,38}$")] = "headwater"
+    data_dir: Path = Path("data")
+    documents: Names = ("documents.models",)
+    admin_email: str = ""
+    admin_password: SecretStr = SecretStr("")
+    allowed_origins: Names = ()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    registration: Literal["open", "closed"] = "open"
+    access_token_minutes: Annotated[int, Field(ge=1, le=1_440)] = 60
+    max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
+    page_size_max: Annotated[int, Field(ge=1, le=10_000)] = 100
+    history_events: Annotated[int, Field(ge=100)] = 50_000
+    history_max_bytes: Annotated[int, Field(ge=1_048_576)] = 67_108_864
+    outbox_max_bytes: Annotated[int, Field(ge=65_536)] = 1_048_576
+    snapshot_max: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    schema_action: Literal["error", "warn", "off"] = "error"
+
+    @field_validator("documents", "allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is the embedded one."""
+        return self.mongodb_url.get_secret_value() == EMBEDDED
+
+    def faults(self) -> list[str]:
+        """What makes these settings unsafe for their environment, a line each."""
+        found: list[str] = []
+        if bool(self.admin_email) != bool(self.admin_password.get_secret_value()):
+            found.append("HEADWATER_ADMIN_EMAIL and HEADWATER_ADMIN_PASSWORD are set together or not at all")
+        secret = self.secret_key.get_secret_value()
+        if secret and len(secret.encode()) < MIN_SECRET_BYTES:
+            found.append(f"HEADWATER_SECRET_KEY is shorter than {MIN_SECRET_BYTES} bytes")
+        if self.environment == "production":
+            if not secret:
+                found.append(f"HEADWATER_SECRET_KEY must be set in production, to at least {MIN_SECRET_BYTES} bytes")
+            if self.embedded or self.mongodb_url.get_secret_value() == IN_MEMORY:
+                found.append("HEADWATER_MONGODB_URL must name a MongoDB replica set or cluster in production")
+            if "*" in self.allowed_origins:
+                found.append("HEADWATER_ALLOWED_ORIGINS must not contain * in production")
+        return found
+
+
+def load_settings() -> Settings:
+    """Read the settings. Raises SettingsRefused, naming each variable that is wrong, never its value."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise SettingsRefused(
+            [f"HEADWATER_{'.'.join(map(str, entry['loc'])).upper()}: {entry['msg']}" for entry in error.errors()]
+        ) from None
+    if faults := settings.faults():
+        raise SettingsRefused(faults)
+    return settings

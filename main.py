@@ -1,0 +1,373 @@
+"""Headwater's command line, and the one place where everything is put together.
+
+`python main.py` serves. `main:app` is the ASGI application for any server; it reads the settings and connects when the
+server starts it, not when it is imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+import os
+import secrets
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+
+from api import IN_MEMORY, Passwords, Services, Settings, SettingsRefused, Tokens, create_app, load_settings
+from documents import (
+    Accounts,
+    ChangeStream,
+    Checkpoints,
+    CursorCodec,
+    Database,
+    DatabaseAway,
+    DatabaseRefused,
+    DeclarationError,
+    DocumentsError,
+    EmbeddedDatabase,
+    Entry,
+    Heartbeat,
+    Lists,
+    MemoryDatabase,
+    PositionCodec,
+    Registry,
+    Reset,
+    Store,
+    bind_classes,
+    install,
+    live_collections,
+    open_database,
+)
+from realtime import ConnectionManager, Feed, History, Principals, Snapshots, ViewIndex
+
+# The ASGI specification's types. https://asgi.readthedocs.io/en/latest/specs/main.html
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+logger = logging.getLogger("headwater")
+
+#: Open requests and sockets may take this long to end after SIGTERM.
+GRACE_SECONDS = 10
+#: A client that was away longer than this gets a snapshot after our restart instead of what it missed.
+MAX_REPLAY = dt.timedelta(minutes=15)
+
+#: What keeps a server from starting, each with one clear line.
+STARTUP_ERRORS = (SettingsRefused, DatabaseRefused, DatabaseAway, DeclarationError)
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Services]:
+    """Start everything that the application needs, in order; stop it in the reverse order.
+
+    Raises one of STARTUP_ERRORS with nothing left behind.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        url = settings.mongodb_url.get_secret_value()
+        if settings.embedded:
+            embedded = EmbeddedDatabase(settings.data_dir, settings.embedded_port, on_event=logger.warning)
+            stack.push_async_callback(embedded.stop)
+            url = await embedded.start()
+        database = await open_database(url, settings.database)
+        stack.push_async_callback(database.close)
+        registry = Registry.load(settings.documents)
+        await bind_classes(database, registry)
+        await install(database, registry, settings.schema_action)
+
+        secret = _secret(settings)
+        store = Store(database, registry)
+        accounts = Accounts(database, registry)
+        positions = PositionCodec(secret, database.id)
+        passwords = Passwords()
+        stack.callback(passwords.close)
+        await _first_admin(settings, accounts, passwords)
+
+        feed = await _start_feed(stack, settings, database, registry)
+        views = ViewIndex(store, positions)
+        lists = Lists(database, store, CursorCodec(secret))
+        snapshots = Snapshots(feed, lists)
+        manager = ConnectionManager(feed, views, snapshots, positions, outbox_max_bytes=settings.outbox_max_bytes)
+        principals = Principals(accounts, manager)
+        feed.add_listener(principals.on_entry)
+        manager.start()
+        stack.push_async_callback(manager.stop)
+        yield Services(
+            settings=settings,
+            database=database,
+            registry=registry,
+            store=store,
+            lists=lists,
+            accounts=accounts,
+            passwords=passwords,
+            tokens=Tokens(secret, dt.timedelta(minutes=settings.access_token_minutes)),
+            positions=positions,
+            feed=feed,
+            manager=manager,
+            principals=principals,
+        )
+
+
+async def _start_feed(
+    stack: contextlib.AsyncExitStack, settings: Settings, database: Database, registry: Registry
+) -> Feed:
+    history = History(settings.history_events, settings.history_max_bytes)
+    if isinstance(database, MemoryDatabase):
+        feed = Feed(database, database, history)
+        await feed.start(None)
+        stack.push_async_callback(feed.stop)
+        return feed
+    checkpoints = Checkpoints(database.raw)
+    await checkpoints.install()
+    checkpoint = await checkpoints.latest()
+    if checkpoint is not None:
+        age = dt.datetime.now(dt.UTC).timestamp() - checkpoint.position.timestamp.time
+        if age > MAX_REPLAY.total_seconds():
+            checkpoint = None
+    source = ChangeStream(database.raw, live_collections(registry), checkpoint)
+    heartbeat = Heartbeat(database.raw)
+    feed = Feed(source, heartbeat, history)
+    await feed.start(checkpoint.position if checkpoint else None)
+    stack.push_async_callback(feed.stop)
+    upkeep = _Upkeep(feed, checkpoints, database, registry, settings)
+    for work in (heartbeat.run(), upkeep.run()):
+        task = asyncio.create_task(work)
+        stack.push_async_callback(_end, task)
+    return feed
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+class _Upkeep:
+    """Stores a checkpoint each second, and installs the schema again where a collection was dropped or renamed."""
+
+    def __init__(
+        self, feed: Feed, checkpoints: Checkpoints, database: Database, registry: Registry, settings: Settings
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._database = database
+        self._registry = registry
+        self._action = settings.schema_action
+        self._last: Entry | None = None
+        self._schema_lost = False
+        feed.add_listener(self._on_entry)
+
+    def _on_entry(self, entry: Entry) -> None:
+        self._last = entry
+        if isinstance(entry, Reset):
+            self._schema_lost = True
+
+    async def run(self) -> None:
+        while True:
+            try:
+                if self._schema_lost:
+                    self._schema_lost = False
+                    await install(self._database, self._registry, self._action)
+                    await self._checkpoints.install()
+                if self._last is not None:
+                    await self._checkpoints.save(self._last.checkpoint)
+            except DocumentsError as error:
+                logger.warning("upkeep of the database failed, trying again: %s", error)
+            await asyncio.sleep(1)
+
+
+def _secret(settings: Settings) -> bytes:
+    """The secret that signs tokens, positions and cursors; in development made once and kept with the data."""
+    given = settings.secret_key.get_secret_value()
+    if given:
+        return given.encode()
+    if settings.mongodb_url.get_secret_value() == IN_MEMORY:
+        return secrets.token_bytes(32)
+    path = settings.data_dir / "secret_key"
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        # O_EXCL: of two processes that start at once, one makes the file and the other reads it.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _read_secret(path)
+    except OSError as error:
+        raise DatabaseRefused(f"HEADWATER_DATA_DIR: {path} cannot be written ({error.strerror})") from None
+    secret = secrets.token_hex(32).encode()
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secret)
+    return secret
+
+
+def _read_secret(path: Path) -> bytes:
+    secret = path.read_bytes()
+    if len(secret) < 32:
+        raise DatabaseRefused(f"{path} is damaged; delete it, or set HEADWATER_SECRET_KEY")
+    return secret
+
+
+async def _first_admin(settings: Settings, accounts: Accounts, passwords: Passwords) -> None:
+    """Create the first admin where there is none: as the settings say, or with a generated password, printed once."""
+    if await accounts.has_admin():
+        return
+    email, password = settings.admin_email, settings.admin_password.get_secret_value()
+    if not email:
+        if not settings.embedded:
+            return
+        email, password = "admin@example.org", secrets.token_urlsafe(12)
+        _say(f"First start: an admin was created. Username: admin  Password: {password}  (shown only now)")
+    await accounts.register("admin", email, await passwords.hash(password), roles=("user", "admin"))
+
+
+class Application:
+    """The ASGI application: built when the server opens its lifespan."""
+
+    def __init__(self) -> None:
+        self.services: Services | None = None
+        self._app: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, or the lifespan."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif self._app is None:
+            raise RuntimeError("the server must run the lifespan (uvicorn: --lifespan on)")
+        else:
+            await self._app(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            settings = load_settings()
+            async with running(settings) as services:
+                self.services = services
+                self._app = create_app(services)
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except STARTUP_ERRORS as error:
+            for line in str(error).splitlines():
+                typer.echo(f"headwater: {line}", err=True)
+            # uvicorn would add that the startup failed, which the line above says better.
+            logging.getLogger("uvicorn.error").disabled = True
+            await send({"type": "lifespan.startup.failed", "message": ""})
+            return
+        finally:
+            self.services, self._app = None, None
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def drain(self) -> None:
+        """Tell live clients to go elsewhere. Called on the first signal, while the sockets are still open."""
+        if self.services is not None:
+            self.services.manager.drain()
+
+
+app = Application()
+cli = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with the live connections drained before their sockets are closed, and a word when it is ready."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        asyncio.get_running_loop().call_soon_threadsafe(app.drain)
+        super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started and app.services is not None:
+            _announce(app.services.settings, self)
+
+
+def _announce(settings: Settings, server: uvicorn.Server) -> None:
+    port = server.servers[0].sockets[0].getsockname()[1] if server.servers else settings.port
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    _say(f"Headwater is at   http://{host}:{port}/")
+    _say(f"API docs          http://{host}:{port}/docs")
+    if settings.embedded:
+        _say(f"Database          mongosh 'mongodb://127.0.0.1:{settings.embedded_port}/{settings.database}'")
+    _say("Stop with Ctrl-C.")
+
+
+@cli.callback(invoke_without_command=True)
+def _default(context: typer.Context) -> None:
+    """A self-hosted live document API. Without a command: serve."""
+    if context.invoked_subcommand is None:
+        serve()
+
+
+@cli.command()
+def serve() -> None:
+    """Serve the API."""
+    try:
+        settings = load_settings()
+    except SettingsRefused as error:
+        for fault in error.faults:
+            typer.echo(f"headwater: {fault}", err=True)
+        raise typer.Exit(1) from None
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        force=True,
+    )
+    logging.getLogger("pymongo").setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        lifespan="on",
+        log_config=None,
+        # uvicorn logs a WebSocket's URL with its query string at "info", where a token may have been put by mistake.
+        log_level=max(logging.getLevelName(settings.log_level.upper()), logging.WARNING),
+        access_log=False,
+        ws="websockets-sansio",
+        ws_max_size=128 * 1024,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        server_header=False,
+    )
+    server = _Server(config)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    raise typer.Exit(0 if server.started else 1)
+
+
+@cli.command()
+def openapi() -> None:
+    """Print the OpenAPI document of the registered classes as JSON."""
+    asyncio.run(_print_openapi())
+
+
+async def _print_openapi() -> None:
+    import json
+
+    settings = load_settings().model_copy(update={"mongodb_url": type(Settings().mongodb_url)(IN_MEMORY)})
+    async with running(settings) as services:
+        _say(json.dumps(create_app(services).openapi(), indent=2))
+
+
+@cli.command()
+def demo(
+    url: Annotated[str, typer.Option(help="The running server.")] = "",
+    rate: Annotated[float, typer.Option(min=0.1, max=1_000, help="Changes per second.")] = 5.0,
+    seconds: Annotated[float, typer.Option(min=0, help="Stop after this time; 0: run until Ctrl-C.")] = 0,
+) -> None:
+    """Fill posts and comments with plausible data, and keep changing them."""
+    del url, rate, seconds
+
+
+def main() -> None:
+    """The command line."""
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+for (const place of document.querySelectorAll("[data-origin]")) {
+  place.textContent = location.origin;
+}
