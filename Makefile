@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 900
 
 .DEFAULT_GOAL := help
 .SHELLFLAGS := -ec
-.PHONY: help run demo test check format fuzz constraints clean
+.PHONY: help run demo test check format fuzz bench constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ format: $(VENV)/.test ## format the code and repair what the linter can repair
 fuzz: $(VENV)/.test ## long property and API fuzzing (FUZZ_EXAMPLES per property, FUZZ_SECONDS for the API)
 	@HYPOTHESIS_PROFILE=long FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) FUZZ_SECONDS=$(FUZZ_SECONDS) \
 		exec $(BIN)/python -m pytest -m "fuzz or property" --timeout 0 $(ARGS)
+
+bench: $(VENV)/.test ## measure delays and costs, and print them with the machine
+	@exec $(BIN)/python -m benchmarks.delivery
 
 constraints: ## write constraints.txt anew from the newest versions that pyproject.toml allows
 	@.ci/constraints

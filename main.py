@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import json
 import logging
 import os
 import secrets
-import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from pathlib import Path
 from types import FrameType
@@ -21,7 +22,17 @@ from typing import Annotated, Any
 import typer
 import uvicorn
 
-from api import IN_MEMORY, Passwords, Services, Settings, SettingsRefused, Tokens, create_app, load_settings
+from api import (
+    IN_MEMORY,
+    Passwords,
+    Services,
+    Settings,
+    SettingsRefused,
+    Tokens,
+    create_app,
+    load_settings,
+    openapi_document,
+)
 from documents import (
     Accounts,
     ChangeStream,
@@ -31,6 +42,7 @@ from documents import (
     DatabaseAway,
     DatabaseRefused,
     DeclarationError,
+    Demo,
     DocumentsError,
     EmbeddedDatabase,
     Entry,
@@ -254,8 +266,7 @@ class Application:
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
         except STARTUP_ERRORS as error:
-            for line in str(error).splitlines():
-                typer.echo(f"headwater: {line}", err=True)
+            _refuse(error)
             # uvicorn would add that the startup failed, which the line above says better.
             logging.getLogger("uvicorn.error").disabled = True
             await send({"type": "lifespan.startup.failed", "message": ""})
@@ -297,6 +308,20 @@ def _announce(settings: Settings, server: uvicorn.Server) -> None:
     _say("Stop with Ctrl-C.")
 
 
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except SettingsRefused as error:
+        raise _refuse(error) from None
+
+
+def _refuse(error: Exception) -> typer.Exit:
+    """Say what keeps the command from running, a line for each fault."""
+    for line in str(error).splitlines():
+        typer.echo(f"headwater: {line}", err=True)
+    return typer.Exit(1)
+
+
 @cli.callback(invoke_without_command=True)
 def _default(context: typer.Context) -> None:
     """A self-hosted live document API. Without a command: serve."""
@@ -307,12 +332,7 @@ def _default(context: typer.Context) -> None:
 @cli.command()
 def serve() -> None:
     """Serve the API."""
-    try:
-        settings = load_settings()
-    except SettingsRefused as error:
-        for fault in error.faults:
-            typer.echo(f"headwater: {fault}", err=True)
-        raise typer.Exit(1) from None
+    settings = _settings()
     logging.basicConfig(
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
@@ -334,40 +354,80 @@ def serve() -> None:
         server_header=False,
     )
     server = _Server(config)
-    with contextlib.suppress(KeyboardInterrupt):
-        server.run()
+    # A start that fails has said why; uvicorn then exits with a code of its own.
+    with _listening_socket(settings) as listening, contextlib.suppress(KeyboardInterrupt, SystemExit):
+        server.run(sockets=[listening])
     raise typer.Exit(0 if server.started else 1)
+
+
+def _listening_socket(settings: Settings) -> socket.socket:
+    """The server's socket. Bound before anything else is started, so that a used port is found at once."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2_048)
+    except OSError as error:
+        where = f"HEADWATER_HOST and HEADWATER_PORT: cannot listen on {settings.host} port {settings.port}"
+        raise _refuse(OSError(f"{where} ({os.strerror(error.errno or 0)})")) from None
 
 
 @cli.command()
 def openapi() -> None:
     """Print the OpenAPI document of the registered classes as JSON."""
-    asyncio.run(_print_openapi())
-
-
-async def _print_openapi() -> None:
-    import json
-
-    settings = load_settings().model_copy(update={"mongodb_url": type(Settings().mongodb_url)(IN_MEMORY)})
-    async with running(settings) as services:
-        _say(json.dumps(create_app(services).openapi(), indent=2))
+    settings = _settings()
+    try:
+        document = openapi_document(settings, Registry.load(settings.documents))
+    except DeclarationError as error:
+        raise _refuse(error) from None
+    _say(json.dumps(document, indent=2))
 
 
 @cli.command()
 def demo(
-    url: Annotated[str, typer.Option(help="The running server.")] = "",
     rate: Annotated[float, typer.Option(min=0.1, max=1_000, help="Changes per second.")] = 5.0,
     seconds: Annotated[float, typer.Option(min=0, help="Stop after this time; 0: run until Ctrl-C.")] = 0,
+    posts: Annotated[int, typer.Option(min=1, max=10_000, help="How many posts to fill in and to stay near.")] = 60,
+    seed: Annotated[int | None, typer.Option(help="Make the same texts and choices each time.")] = None,
 ) -> None:
     """Fill posts and comments with plausible data, and keep changing them."""
-    del url, rate, seconds
+    settings = _settings()
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(_demo(settings, rate, seconds, posts, seed))
+    except DocumentsError as error:
+        raise _refuse(error) from None
 
 
-def main() -> None:
-    """The command line."""
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-    cli()
+async def _demo(settings: Settings, rate: float, seconds: float, posts: int, seed: int | None) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        database = await _server_database(settings)
+        stack.push_async_callback(database.close)
+        registry = Registry.load(settings.documents)
+        await bind_classes(database, registry)
+        await install(database, registry, settings.schema_action)
+        demonstration = Demo(database, registry, posts=posts, seed=seed)
+        # Ctrl-C cancels this task: the way to end the demo, and no fault.
+        with contextlib.suppress(asyncio.CancelledError):
+            filled, commented = await demonstration.fill()
+            _say(f"Filled in {filled} posts and {commented} comments. Changing {rate:g} a second; end with Ctrl-C.")
+            await demonstration.run(rate, seconds=seconds, tell=_say)
+        _say(demonstration.summary())
+
+
+async def _server_database(settings: Settings) -> Database:
+    """The database of a server that runs already. Raises DatabaseAway and DatabaseRefused."""
+    url = settings.mongodb_url.get_secret_value()
+    if url == IN_MEMORY:
+        raise DatabaseRefused("HEADWATER_MONGODB_URL: other programs cannot reach a database in the server's memory")
+    if not settings.embedded:
+        return await open_database(url, settings.database)
+    try:
+        # Only its address: the server is the one that starts it.
+        url = EmbeddedDatabase(settings.data_dir, settings.embedded_port).url
+        return await open_database(url, settings.database)
+    except DatabaseAway:
+        message = f"start the server first: make run (no database answers on port {settings.embedded_port})"
+        raise DatabaseAway(message) from None
 
 
 if __name__ == "__main__":
-    main()
+    cli()

@@ -6,6 +6,7 @@ from documents.changes import Beat, Change, ChangeKind, Checkpoint, Entry, Reset
 from documents.checkpoints import Checkpoints
 from documents.cursors import CursorCodec
 from documents.database import Database, MongoDatabase, Stored
+from documents.demo import Demo
 from documents.embedded import EmbeddedDatabase
 from documents.errors import (
     Contended,
@@ -33,7 +34,7 @@ from documents.filters import (
     parse_filter,
     parse_short,
 )
-from documents.forms import Forms
+from documents.forms import Forms, forms_of
 from documents.heartbeat import Heartbeat
 from documents.lists import Count, ListQuery, Lists, Page, Result, words_filter
 from documents.markers import Hidden, ReadOnly, References, SetOnCreate, VisibleTo, current_user
@@ -72,6 +73,7 @@ __all__ = [
     "DatabaseAway",
     "DatabaseRefused",
     "DeclarationError",
+    "Demo",
     "DocumentRefused",
     "DocumentTest",
     "DocumentsError",
@@ -124,6 +126,7 @@ __all__ = [
     "conjunction",
     "current_user",
     "encode_json",
+    "forms_of",
     "install",
     "install_one",
     "is_alive",
