@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bson import ObjectId
-from bson.errors import InvalidId
 
 from documents.access import ROLES, Principal
 from documents.database import Database, Stored, driver_errors
@@ -33,8 +33,9 @@ class Account:
 
 
 def fold(name: str) -> str:
-    """The form in which usernames and email addresses are compared: without regard to case."""
-    return name.strip().casefold()
+    """The form in which usernames and email addresses are compared: without regard to case, and to how Unicode
+    spells the same letters (UTS 15, NFKC)."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name.strip()).casefold())
 
 
 def principal_from(user: Mapping[str, Any] | None) -> Principal | None:
@@ -49,12 +50,10 @@ def principal_from(user: Mapping[str, Any] | None) -> Principal | None:
     return Principal(user["_id"], str(user.get("username", "")), frozenset(known))
 
 
-def parse_user_id(text: str) -> ObjectId | None:
+def parse_user_id(text: object) -> ObjectId | None:
     """A user or session id out of a token; None for anything else."""
-    try:
-        return ObjectId(text)
-    except (InvalidId, TypeError):
-        return None
+    # ObjectId(None) is a new id, and of bytes it takes any twelve.
+    return ObjectId(text) if isinstance(text, str) and ObjectId.is_valid(text) else None
 
 
 class Accounts:
@@ -91,7 +90,9 @@ class Accounts:
     async def find(self, login: str) -> Account | None:
         """The user with this username or email address."""
         key = fold(login)
-        if "\0" in key:
+        try:
+            key.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair
             return None
         with driver_errors():
             user = await self._database.latest(USERS).find_one({"$or": [{"username_key": key}, {"email_key": key}]})

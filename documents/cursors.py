@@ -9,13 +9,12 @@ import hmac
 from typing import Any
 
 from bson import decode, encode
-from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 
+from documents.database import CODEC
 from documents.errors import FilterRefused
 from documents.sorting import Sort
 
-_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
 _MAC_BYTES = 12
 
 
@@ -31,7 +30,7 @@ class CursorCodec:
 
     def encode(self, values: list[Any], identity: bytes) -> str:
         """An opaque, URL-safe cursor."""
-        body = encode({"v": values})
+        body = encode({"v": values}, codec_options=CODEC)
         return base64.urlsafe_b64encode(self._mac(body, identity) + body).decode("ascii").rstrip("=")
 
     def decode(self, text: str, sort: Sort, identity: bytes) -> list[Any]:
@@ -44,7 +43,7 @@ class CursorCodec:
         if not hmac.compare_digest(mac, self._mac(body, identity)):
             raise FilterRefused.at("query", "cursor", msg="the cursor does not belong to this list", type="cursor")
         try:
-            decoded = decode(body, _OPTIONS)
+            decoded = decode(body, CODEC)
         except BSONError:  # pragma: no cover - a signed body is one that we encoded
             raise FilterRefused.at("query", "cursor", msg="the cursor is damaged", type="cursor") from None
         values: list[Any] = decoded["v"]
@@ -53,4 +52,4 @@ class CursorCodec:
         return values
 
     def _mac(self, body: bytes, identity: bytes) -> bytes:
-        return hmac.digest(self._key, identity + b"\0" + body, "sha256")[:_MAC_BYTES]
+        return hmac.digest(self._key, hashlib.sha256(identity).digest() + body, "sha256")[:_MAC_BYTES]

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Protocol, cast
 
 from bson import Timestamp
-from bson.codec_options import CodecOptions
+from bson.codec_options import CodecOptions, DatetimeConversion
 from motor.motor_asyncio import (
     AsyncIOMotorClient,
     AsyncIOMotorClientSession,
@@ -42,14 +42,24 @@ from documents.positions import Position
 Stored = dict[str, Any]
 Session = AsyncIOMotorClientSession | None
 
-#: Times come back aware and in UTC; UUIDs are stored as BSON subtype 4.
-CODEC: CodecOptions[Stored] = CodecOptions(tz_aware=True, tzinfo=dt.UTC, uuid_representation=4)
+#: Times come back aware and in UTC, those beyond Python's years as `DatetimeMS`; UUIDs are stored as BSON subtype 4.
+#: Text that is not UTF-8, which the server takes from other programs, is read as far as it can be.
+CODEC: CodecOptions[Stored] = CodecOptions(
+    tz_aware=True,
+    tzinfo=dt.UTC,
+    uuid_representation=4,
+    unicode_decode_error_handler="replace",
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+)
 
 MAJORITY = WriteConcern("majority", wtimeout=10_000)
 SERVER_SELECTION_TIMEOUT = dt.timedelta(seconds=4)
 
 #: Codes of a server that is shutting down, stepping down or otherwise cannot answer right now.
-_AWAY_CODES = frozenset({6, 7, 50, 64, 89, 91, 189, 202, 262, 317, 358, 384, 9001, 10107, 11600, 11602, 13435, 13436})
+#: 43 and 237 are cursors that were lost or killed meanwhile, 112 is a write conflict.
+_AWAY_CODES = frozenset(
+    {6, 7, 43, 50, 64, 89, 91, 112, 189, 202, 237, 262, 317, 358, 384, 9001, 10107, 11600, 11602, 13435, 13436}
+)
 
 _STANDALONE = (
     "the MongoDB server at {place} is a standalone, which has no change streams. Make it a one-node replica set: "
@@ -168,7 +178,9 @@ class MongoDatabase:
             raise DatabaseRefused(f"the MongoDB server at {place} refuses: {_reason(error)}") from None
         except DatabaseAway as error:
             client.close()
-            raise DatabaseAway(f"no MongoDB server answers at {place} ({error.__cause__ or error})") from None
+            # The driver's message goes on with its view of the whole topology.
+            reason = str(error.__cause__ or error).split(" (configured")[0].split(", Timeout")[0]
+            raise DatabaseAway(f"no MongoDB server answers at {place} ({reason})") from None
         except DocumentsError:
             client.close()
             raise

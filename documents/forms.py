@@ -75,9 +75,19 @@ def _model(
             annotation = Optional[annotation]  # noqa: UP045 - built at run time
             plain.metadata = []
             plain.default, plain.default_factory = None, None
+        elif plain.default_factory is not None:
+            # Only the class makes defaults: it knows all fields, and a factory may be costly or read other fields.
+            plain.default_factory = _made_by_class
         fields[field_name] = (annotation, plain)
-    config = ConfigDict(extra="forbid", json_schema_extra={"examples": examples} if examples else None)
+    # Binary is base64 in both directions.
+    config = ConfigDict(
+        extra="forbid", val_json_bytes="base64", json_schema_extra={"examples": examples} if examples else None
+    )
     return create_model(name, __config__=config, __doc__=doc, **fields)
+
+
+def _made_by_class() -> None:
+    """Stands in a form for the class's own default factory; what it gives is never used."""
 
 
 def _public(label: str, doc: str, infos: dict[str, FieldInfo], resource: ResourceClass) -> type[BaseModel]:

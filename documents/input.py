@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 import orjson
 from beanie.odm.utils.encoder import Encoder
-from bson import Decimal128, ObjectId
-from pydantic import BaseModel, ValidationError
+from bson import DatetimeMS, Decimal128, ObjectId, Timestamp
+from pydantic import BaseModel, RootModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from documents.errors import DocumentRefused, Fault
 from documents.resources import LiveDocument, ResourceClass
 from documents.shapes import Fields, FieldType, Kind
+from documents.sorting import order_key
 
 #: Integers beyond this are not the same number in every JSON reader (RFC 8259, section 6).
 MAX_INTEGER = 2**53 - 1
@@ -28,6 +30,7 @@ MAX_INTEGER = 2**53 - 1
 MAX_DEPTH = 40
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LATEST = dt.datetime.max.replace(tzinfo=dt.UTC) - dt.timedelta(days=2)
 _EARLIEST = dt.datetime.min.replace(tzinfo=dt.UTC) + dt.timedelta(days=2)
 
@@ -69,8 +72,14 @@ def _faults_of(value: Any, field_type: FieldType | None, loc: Loc, depth: int) -
     elif isinstance(value, int):
         if abs(value) > MAX_INTEGER:
             yield Fault(loc, "the integer is beyond ±(2^53-1)", "int_range")
-    elif isinstance(value, str) and field_type is not None:
-        yield from _faults_of_text(value, field_type, loc)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield Fault(loc, "a finite number is expected", "finite_number")
+    elif isinstance(value, str):
+        if _SURROGATE.search(value):
+            yield Fault(loc, "the text holds half of a surrogate pair", "string_unicode")
+        elif field_type is not None:
+            yield from _faults_of_text(value, field_type, loc)
 
 
 def _faults_of_object(value: dict[str, Any], field_type: FieldType | None, loc: Loc, depth: int) -> Iterator[Fault]:
@@ -79,6 +88,9 @@ def _faults_of_object(value: dict[str, Any], field_type: FieldType | None, loc: 
         place = (*loc, key)
         if "." in key or key.startswith("$") or "\0" in key:
             yield Fault(place, "a key may not start with `$` nor contain a dot or a null character", "key_name")
+        elif _SURROGATE.search(key):
+            # The key itself could not be written into the answer.
+            yield Fault(loc, "a key holds half of a surrogate pair", "string_unicode")
         elif declared is not None:
             if key in declared:
                 yield from _faults_of(inner, declared[key].type, place, depth + 1)
@@ -113,7 +125,7 @@ def parse_values(form: type[BaseModel], values: Mapping[str, Any], *, loc: Loc =
 
 
 def validate_whole(resource: ResourceClass, values: Mapping[str, Any], *, loc: Loc = ("body",)) -> dict[str, Any]:
-    """The complete document as BSON values, validated by its class. Fields that are None are left out.
+    """The complete document as BSON values, validated by its class. Fields that are None by default are left out.
 
     `values` are Python values by stored name. Fields that are unknown to the class are not part of the result.
     """
@@ -128,19 +140,52 @@ def validate_whole(resource: ResourceClass, values: Mapping[str, Any], *, loc: L
 
 def to_bson(resource: ResourceClass, document: LiveDocument, loc: Loc) -> dict[str, Any]:
     """A document instance as it is stored: `_id`, the class's fields in their order, the bookkeeping last."""
-    encoder = Encoder(to_db=True, keep_nulls=True)
     stored: dict[str, Any] = {}
     last: dict[str, Any] = {}
-    names = {info.alias or name: name for name, info in resource.document_class.model_fields.items()}
+    infos = {info.alias or name: (name, info) for name, info in resource.document_class.model_fields.items()}
     for name in ("_id", *(name for name in resource.fields if name != "_id")):
-        value = getattr(document, names[name])
-        if value is None:
+        attribute, info = infos[name]
+        value = getattr(document, attribute)
+        # Where absence means something else than null, null is written out.
+        if value is None and not info.is_required() and info.default is None and info.default_factory is None:
             continue
         target = last if name in _BOOKKEEPING_ORDER else stored
-        target[name] = _storable(encoder.encode(value), (*loc, name))
+        place = (*loc, "id" if name == "_id" else name)
+        try:
+            target[name] = _storable(_ENCODER.encode(value), place)
+        except (decimal.DecimalException, ValueError) as error:
+            raise DocumentRefused(
+                [Fault(place, f"the value has no form in BSON ({type(error).__name__})", "unstorable")]
+            ) from None
     return stored | {name: last[name] for name in _BOOKKEEPING_ORDER if name in last}
 
 
+def _in_order(values: Iterable[Any]) -> list[Any]:
+    """A set as an array. Sorted: Python's order of a set differs from process to process, which would look like a
+    change of the document."""
+    return sorted((_ENCODER.encode(value) for value in values), key=order_key)
+
+
+def _of_model(model: BaseModel) -> Any:
+    """A nested model's fields. Beanie's own way reads an attribute that pydantic deprecates, with a warning each."""
+    if isinstance(model, RootModel):
+        return _ENCODER.encode(model.root)
+    fields = type(model).model_fields.items()
+    return {info.alias or name: _ENCODER.encode(getattr(model, name)) for name, info in fields}
+
+
+_ENCODER = Encoder(
+    to_db=True,
+    keep_nulls=True,
+    # Beanie does not know all BSON types that a hand-written document may hold where the class says `Any`.
+    custom_encoders={
+        set: _in_order,
+        frozenset: _in_order,
+        BaseModel: _of_model,
+        Timestamp: lambda value: value,
+        DatetimeMS: lambda value: value,
+    },
+)
 _BOOKKEEPING_ORDER = ("created_at", "updated_at", "updated_by", "revision")
 
 
@@ -192,6 +237,16 @@ def merge(target: Any, patch: Any) -> Any:
         else:
             result[key] = merge(result.get(key), value)
     return result
+
+
+def masked(faults: Sequence[Fault], visible: Fields, *, loc: Loc = ("body",)) -> list[Fault]:
+    """`faults` as a caller may read them who sees the fields `visible`: those in other fields become one that names
+    none of them."""
+    public = {f.public for f in visible.values()}
+    shown = [f for f in faults if len(f.loc) <= len(loc) or f.loc[len(loc)] in public]
+    if len(shown) < len(faults):
+        shown.append(Fault(loc, "the document has a fault in a field that you cannot see", "hidden_field"))
+    return shown
 
 
 def faults_from(error: ValidationError, loc: Loc) -> list[Fault]:

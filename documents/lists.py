@@ -22,9 +22,10 @@ from documents.filters import (
     disjunction,
     to_query,
 )
+from documents.filters.values import ValueRefused, coerce_text
 from documents.positions import Position
 from documents.resources import ResourceClass
-from documents.sorting import BY_ID, Sort, after, value_at
+from documents.sorting import BY_ID, Sort, after, sort_value
 from documents.store import Found, Store
 
 Count = Literal["none", "estimated", "exact"]
@@ -74,9 +75,13 @@ def words_filter(text: str, resource: ResourceClass, visible: Mapping[str, Any])
     words = text.split()
     if not paths:
         raise FilterRefused.at("query", "search", msg=f"{resource.name} has no searchable fields", type="search")
-    if not words or len(words) > 20 or "\0" in text:
+    if not words or len(words) > 20:
         raise FilterRefused.at("query", "search", msg="from 1 to 20 words are expected", type="search")
-    return conjunction([disjunction([Compare(path, Operator.CONTAINS, word) for path in paths]) for word in words])
+    try:
+        texts = [coerce_text(word) for word in words]
+    except ValueRefused as refused:
+        raise FilterRefused.at("query", "search", msg=refused.msg, type=refused.type) from None
+    return conjunction([disjunction([Compare(path, Operator.CONTAINS, text) for path in paths]) for text in texts])
 
 
 class Lists:
@@ -114,7 +119,7 @@ class Lists:
         next_cursor = None
         if len(documents) > query.limit:
             last = documents[query.limit - 1]
-            next_cursor = self._cursors.encode([value_at(last, k.path) for k in query.sort], identity)
+            next_cursor = self._cursors.encode([sort_value(last, key) for key in query.sort], identity)
         return Page(items, next_cursor, total, position)
 
     async def result(self, resource: ResourceClass, filter: Filter, sort: Sort, limit: int, since: Position) -> Result:

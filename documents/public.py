@@ -12,13 +12,14 @@ import hashlib
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
-from bson import Binary, Code, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp
+from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
 from documents.resources import BOOKKEEPING
-from documents.shapes import Fields, FieldType, Kind
+from documents.shapes import Field, Fields, FieldType, Kind
 
 Converter = Callable[[Any], Any]
 
@@ -41,8 +42,24 @@ def _plain_binary(value: bytes) -> str:
     return base64.b64encode(value).decode("ascii")
 
 
+def _far_time(value: DatetimeMS) -> str:
+    """A time whose year Python does not have, in ECMAScript's expanded years: `+010000-01-01T00:00:00.000Z`."""
+    seconds, milliseconds = divmod(int(value), 1000)
+    # The calendar repeats every 400 years.
+    cycles, seconds = divmod(seconds, _CYCLE_SECONDS)
+    moment = _EPOCH + dt.timedelta(seconds=seconds, milliseconds=milliseconds)
+    year = moment.year + 400 * cycles
+    if 0 <= year <= 9999:
+        return f"{year:04}{rfc3339(moment)[4:]}"
+    return f"{year:+07}{rfc3339(moment)[4:]}"
+
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_CYCLE_SECONDS = 146_097 * 86_400
+
+
 def _binary(value: Binary) -> str:
-    if value.subtype in (3, 4):
+    if value.subtype in (3, 4) and len(value) == 16:
         return str(value.as_uuid(value.subtype))
     return _plain_binary(value)
 
@@ -55,6 +72,7 @@ _BY_TYPE: dict[type, Converter] = {
     type(None): _same,
     ObjectId: str,
     dt.datetime: rfc3339,
+    DatetimeMS: _far_time,
     Decimal128: str,
     uuid.UUID: str,
     bytes: _plain_binary,
@@ -88,26 +106,52 @@ def public_value(value: Any) -> Any:
 
 def _converter(field_type: FieldType) -> Converter:
     """How to convert a value of this declared type; the same as `public_value` but for undeclared nested fields."""
-    if field_type.kind is Kind.OBJECT and field_type.fields is not None:
-        convert_object = _object_converter(field_type.fields)
-        return lambda value: convert_object(value) if isinstance(value, Mapping) else public_value(value)
-    if field_type.kind is Kind.ARRAY and field_type.item is not None:
-        item = _converter(field_type.item)
-        if item is public_value:
-            return public_value
-        return lambda value: [item(inner) for inner in value] if isinstance(value, list) else public_value(value)
-    if field_type.kind is Kind.MAP and field_type.item is not None:
-        inner = _converter(field_type.item)
-        if inner is public_value:
-            return public_value
-        return lambda value: (
-            {key: inner(held) for key, held in value.items()} if isinstance(value, Mapping) else public_value(value)
-        )
-    if field_type.kind is Kind.UNION:
-        for alternative in field_type.alternatives:
-            if alternative.kind is Kind.OBJECT:
-                return _converter(alternative)
-    return public_value
+    members = _members(field_type)
+    if any(m.kind is Kind.ANY for m in members) or not any(map(_has_fields, members)):
+        return public_value
+    items = [m.item for m in members if m.kind is Kind.ARRAY and m.item is not None]
+    values = [m.item for m in members if m.kind is Kind.MAP and m.item is not None]
+    objects = [m.fields for m in members if m.kind is Kind.OBJECT and m.fields is not None]
+    of_item = _converter(_either(items)) if items else None
+    of_value = _converter(_either(values)) if values else None
+    of_object = _object_converter(_merged(objects)) if objects else None
+
+    # A value in the wrong place (a document instead of an array of them) is read as what it would be in its own.
+    def convert(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            if of_value is not None:
+                return {key: of_value(held) for key, held in value.items()}
+            return (of_object or of_item or public_value)(value)
+        if isinstance(value, list):
+            return [(of_item or convert)(inner) for inner in value]
+        return public_value(value)
+
+    return convert
+
+
+def _members(field_type: FieldType) -> list[FieldType]:
+    if field_type.kind is not Kind.UNION:
+        return [field_type]
+    return [member for alternative in field_type.alternatives for member in _members(alternative)]
+
+
+def _either(types: list[FieldType]) -> FieldType:
+    return types[0] if len(types) == 1 else FieldType(Kind.UNION, alternatives=tuple(types))
+
+
+def _has_fields(field_type: FieldType) -> bool:
+    inner = (*field_type.alternatives, *([field_type.item] if field_type.item is not None else []))
+    return field_type.kind is Kind.OBJECT or any(map(_has_fields, inner))
+
+
+def _merged(objects: list[Fields]) -> Fields:
+    """The fields of all alternatives: which of them a stored document is meant to be cannot be told."""
+    merged: dict[str, Field] = {}
+    for fields in objects:
+        for name, declared in fields.items():
+            known = merged.get(name)
+            merged[name] = declared if known is None else replace(known, type=_either([known.type, declared.type]))
+    return merged
 
 
 def _object_converter(fields: Fields) -> Converter:
@@ -171,5 +215,5 @@ def _equal(a: Any, b: Any) -> bool:
     if type(a) is not type(b):  # True == 1 and 1 == 1.0 in Python, yet they read differently in JSON
         return False
     if isinstance(a, dict | list):
-        return orjson.dumps(a) == orjson.dumps(b)
-    return bool(a == b)
+        return orjson.dumps(a, option=orjson.OPT_SORT_KEYS) == orjson.dumps(b, option=orjson.OPT_SORT_KEYS)
+    return bool(a == b) or (a != a and b != b)  # NaN stayed NaN

@@ -19,7 +19,7 @@ from documents.errors import DeclarationError
 from documents.filters import DocumentTest, Filter, compile_predicate
 from documents.markers import Hidden, ReadOnly, SetOnCreate, VisibleTo
 from documents.shapes import Field as DocumentField
-from documents.shapes import Fields, fields_of
+from documents.shapes import Fields, Kind, fields_of
 
 #: Fields that every write of the API touches. A change of nothing else is no event, and they do not enter the ETag.
 BOOKKEEPING = frozenset({"revision", "updated_at", "updated_by"})
@@ -30,6 +30,8 @@ RESERVED_IDS = frozenset({"bulk", "distinct", "reports", "import"})
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _CACHED_PRINCIPALS = 2_000
+#: What can stand in a URL.
+_ID_KINDS = frozenset({Kind.OBJECT_ID, Kind.UUID, Kind.STRING, Kind.INTEGER})
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class ResourceClass:
         self._check()
 
     def _check(self) -> None:
+        if self.fields["_id"].type.kind not in _ID_KINDS:
+            raise DeclarationError(f"{self.label}.id: an id is one of {', '.join(sorted(_ID_KINDS))}")
         for path in self.declared.search:
             if path not in self.fields:
                 raise DeclarationError(f"{self.label}: search names {path!r}, which is not a field")
@@ -195,8 +199,9 @@ class Registry:
         for module_name in ("documents.models.accounts", *modules):
             try:
                 module = importlib.import_module(module_name)
-            except ModuleNotFoundError as error:
-                raise DeclarationError(f"HEADWATER_DOCUMENTS: cannot import {module_name!r} ({error})") from None
+            except Exception as error:  # whatever a module does when it is imported
+                reason = f"{type(error).__name__}: {error}"
+                raise DeclarationError(f"HEADWATER_DOCUMENTS: cannot import {module_name!r} ({reason})") from error
             for value in vars(module).values():
                 if isinstance(value, type) and issubclass(value, LiveDocument) and _is_concrete(value):
                     found[f"{value.__module__}.{value.__qualname__}"] = value

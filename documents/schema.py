@@ -6,6 +6,7 @@ refusal. https://www.mongodb.com/docs/manual/reference/operator/query/jsonSchema
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Literal
@@ -83,12 +84,27 @@ def _type(field_type: FieldType) -> dict[str, Any]:
         schema["items"] = _type(field_type.item)
     if field_type.choices:
         schema["enum"] = [*field_type.choices, *([None] if field_type.nullable else [])]
-    schema |= {key: _bound(value) for key, value in field_type.constraints.items()}
-    return schema
+    return schema | _limits(field_type.constraints)
 
 
-def _bound(value: Any) -> Any:
-    return Decimal128(value) if isinstance(value, Decimal) else value
+#: Shorthands, flags and sets mean another set of characters to MongoDB (PCRE, ASCII) than to pydantic (Rust, Unicode).
+_READS_DIFFERENTLY = re.compile(r"\\[wWdDsSbBpPhHvVRXKGQENkg]|\(\?|\[\[|&&|--|~~")
+
+
+def _limits(constraints: Mapping[str, Any]) -> dict[str, Any]:
+    """The constraints that mean the same to MongoDB as to the class. The others hold in the API alone: a validator
+    may be wider than the class, never narrower, or it would refuse what the API accepted."""
+    limits = dict(constraints)
+    for bound, flag in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum"), ("multipleOf", "")):
+        value = limits.get(bound)
+        if isinstance(value, Decimal):
+            limits[bound] = Decimal128(value)
+        elif bound in limits and not isinstance(value, int | float):  # bounds on times and texts
+            del limits[bound]
+            limits.pop(flag, None)
+    if _READS_DIFFERENTLY.search(limits.get("pattern", "")):
+        del limits["pattern"]
+    return limits
 
 
 async def install(database: Database, registry: Registry, action: Action) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import re
 import types
 import uuid
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types as at
 from bson import ObjectId
-from pydantic import AnyUrl, BaseModel, EmailStr, SecretStr
+from pydantic import AnyUrl, BaseModel, EmailStr, RootModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from documents.errors import DeclarationError
@@ -81,6 +82,9 @@ class Field:
 
 Fields = Mapping[str, Field]
 
+#: Deeper than a person's documents go; what ends a model that contains itself.
+MAX_NESTING = 20
+
 _SCALARS: tuple[tuple[type, Kind], ...] = (
     (bool, Kind.BOOLEAN),
     (int, Kind.INTEGER),
@@ -101,15 +105,22 @@ def fields_of(model: type[BaseModel], place: str = "") -> dict[str, Field]:
 
     Raises DeclarationError, naming the class and field, for a type that has no BSON form here.
     """
+    nested = bool(place)
     place = place or model.__name__
+    if place.count(".") > MAX_NESTING:
+        raise DeclarationError(f"{place}: models are nested deeper than {MAX_NESTING} levels, or in themselves")
     fields: dict[str, Field] = {}
     for attribute, info in model.model_fields.items():
+        where = f"{place}.{attribute}"
         if info.exclude:
+            if nested:
+                raise DeclarationError(f"{where}: a nested model stores all its fields; `exclude` has no place there")
             continue
         stored = info.alias or attribute
-        where = f"{place}.{attribute}"
+        if info.validation_alias not in (None, stored):
+            raise DeclarationError(f"{where}: a field has one name; use `alias` and not `validation_alias`")
         markers = tuple(m for m in info.metadata if isinstance(m, Marker))
-        if markers and "." in where.removeprefix(place + "."):
+        if markers and nested:
             raise DeclarationError(f"{where}: field markers belong on the class's own fields, not on nested ones")
         fields[stored] = Field(
             name=stored,
@@ -163,12 +174,29 @@ def _named_type_of(annotation: Any, constraints: dict[str, Any], where: str) -> 
     if isinstance(annotation, type):
         if issubclass(annotation, enum.Enum):
             return _choice_of(tuple(member.value for member in annotation), where)
+        if issubclass(annotation, RootModel):
+            return _type_of(annotation.model_fields["root"].annotation, [], where)
         if issubclass(annotation, BaseModel):
-            return FieldType(Kind.OBJECT, fields=fields_of(annotation, where))
+            return FieldType(Kind.OBJECT, fields=_nested(annotation, where))
         for python_type, kind in _SCALARS:
             if issubclass(annotation, python_type):
                 return FieldType(kind, constraints=constraints)
     raise DeclarationError(f"{where}: the type {annotation!r} has no BSON form here")
+
+
+def _nested(model: type[BaseModel], where: str) -> dict[str, Field]:
+    fields = fields_of(model, where)
+    if any(_holds_bytes(f.type) for f in fields.values()) and model.model_config.get("val_json_bytes") != "base64":
+        raise DeclarationError(
+            f"{where}: {model.__name__} has bytes, which are base64 in JSON: "
+            "give it `model_config = ConfigDict(val_json_bytes='base64')`"
+        )
+    return fields
+
+
+def _holds_bytes(type_: FieldType) -> bool:
+    inner = (*type_.alternatives, *([type_.item] if type_.item is not None else []))
+    return type_.kind is Kind.BINARY or any(map(_holds_bytes, inner))
 
 
 def _union_of(members: tuple[Any, ...], metadata: list[Any], where: str) -> FieldType:
@@ -195,6 +223,8 @@ def _constraints_of(metadata: list[Any]) -> dict[str, Any]:
     for entry in metadata:
         if isinstance(entry, FieldInfo):
             found |= _constraints_of(list(entry.metadata))
+        elif isinstance(entry, at.GroupedMetadata):  # StringConstraints, Interval, Len
+            found |= _constraints_of(list(entry))
         elif isinstance(entry, at.MinLen):
             found["minLength"] = entry.min_length
         elif isinstance(entry, at.MaxLen):
@@ -209,6 +239,6 @@ def _constraints_of(metadata: list[Any]) -> dict[str, Any]:
             found |= {"maximum": entry.lt, "exclusiveMaximum": True}
         elif isinstance(entry, at.MultipleOf):
             found["multipleOf"] = entry.multiple_of
-        elif isinstance(pattern := getattr(entry, "pattern", None), str):
-            found["pattern"] = pattern
+        elif isinstance(pattern := getattr(entry, "pattern", None), str | re.Pattern):
+            found["pattern"] = pattern if isinstance(pattern, str) else pattern.pattern
     return found

@@ -6,14 +6,18 @@ changes were worked in, and cursors must continue over null, missing and mixed t
 
 from __future__ import annotations
 
+import datetime as dt
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bson import Binary, Code, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp
+from bson import Code, DatetimeMS, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
 from documents.errors import Fault, FilterRefused
+from documents.filters import ordering
 from documents.shapes import Fields, FieldType, Kind
 
 
@@ -82,116 +86,169 @@ def _below(field_type: FieldType, part: str) -> FieldType | None:
     return None
 
 
-def value_at(document: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path through nested documents; None where it is missing, as sorting has it."""
-    value: Any = document
-    for part in path.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return value
+def sort_value(document: Mapping[str, Any], key: SortKey) -> Any:
+    """The value that MongoDB sorts the document by: None where there is none.
+
+    Of an array, which only a document that breaks its class's rules can hold here, it is the least element
+    (descending: the greatest), and the array itself when that is empty.
+    """
+    values = list(_values_at(document, key.path.split(".")))
+    if len(values) == 1:
+        return values[0]
+    return (max if key.descending else min)(values, key=_sort_key) if values else None
+
+
+def _values_at(value: Any, path: list[str]) -> Iterator[Any]:
+    if not path:
+        if isinstance(value, list) and value:
+            yield from value
+        else:
+            yield value
+    elif isinstance(value, Mapping):
+        yield from _values_at(value.get(path[0]), path[1:])
+    elif isinstance(value, list):
+        for element in value:
+            yield from _values_at(element, path) if isinstance(element, Mapping) else [None]
+    else:
+        yield None
 
 
 # BSON comparison order: https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
-_TYPE_ORDER: tuple[tuple[str, tuple[type, ...]], ...] = (
-    ("minKey", (MinKey,)),
-    ("null", (type(None),)),
-    ("number", ()),
-    ("string", (str,)),
-    ("object", (Mapping,)),
-    ("array", (list, tuple)),
-    ("binData", (bytes, Binary)),
-    ("objectId", (ObjectId,)),
-    ("bool", (bool,)),
-    ("date", ()),
-    ("timestamp", (Timestamp,)),
-    ("regex", (Regex,)),
-    ("maxKey", (MaxKey,)),
+# "empty" is the empty array, which sorts as the type `undefined`.
+_CLASSES = (
+    "minKey", "empty", "null", "number", "string", "object", "array", "binData", "objectId", "bool", "date",
+    "timestamp", "regex", "javascript", "javascriptWithScope", "maxKey",
+)  # fmt: skip
+_RANKS = {name: place for place, name in enumerate(_CLASSES)}
+#: Classes whose values are all equal, or, of regular expressions, cannot be compared in a query.
+_SINGLE = frozenset({"minKey", "empty", "null", "regex", "maxKey"})
+
+#: By type; subclasses before their bases.
+_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (bool, "bool"),
+    ((int, float, Decimal128), "number"),
+    (str, "string"),
+    ((Mapping, DBRef), "object"),
+    ((list, tuple), "array"),
+    ((bytes, uuid.UUID), "binData"),
+    (ObjectId, "objectId"),
+    ((dt.datetime, DatetimeMS), "date"),
+    (Timestamp, "timestamp"),
+    ((Regex, re.Pattern), "regex"),
+    (type(None), "null"),
+    (MinKey, "minKey"),
+    (MaxKey, "maxKey"),
 )
-_NAMES = [name for name, _ in _TYPE_ORDER]
 
 
 def type_name(value: Any) -> str:
     """The name of a value's class in the BSON comparison order (`number` stands for all four numeric types)."""
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int | float | Decimal128):
-        return "number"
     if isinstance(value, Code):
-        return "string"
-    for name, types in _TYPE_ORDER:
-        if types and isinstance(value, types):
-            return name
-    return "date" if hasattr(value, "tzinfo") else "binData"
+        return "javascript" if value.scope is None else "javascriptWithScope"
+    return next(name for types, name in _TYPES if isinstance(value, types))
 
 
 def order_key(value: Any) -> tuple[Any, ...]:
     """A Python sort key that orders BSON values of any types as MongoDB does, ascending."""
     name = type_name(value)
-    rank = _NAMES.index(name)
-    if name in ("null", "minKey", "maxKey"):
-        return (rank,)
-    if name == "number":
-        number = value.to_decimal() if isinstance(value, Decimal128) else value
-        if number != number:  # NaN sorts before all other numbers
-            return (rank, 0, 0)
-        return (rank, 1, number)
-    if name == "object":
-        return (rank, tuple((type_name(v), k, order_key(v)) for k, v in value.items()))
-    if name == "array":
-        return (rank, tuple(order_key(v) for v in value))
-    if name == "binData":
-        data = value.bytes if hasattr(value, "bytes") else bytes(value)
-        return (rank, len(data), getattr(value, "subtype", 4 if hasattr(value, "bytes") else 0), data)
-    if name == "timestamp":
-        return (rank, value.time, value.inc)
-    if name == "regex":
-        return (rank, str(value.pattern), value.flags)
+    rank = _RANKS[name]
+    match name:
+        case "null" | "minKey" | "maxKey":
+            return (rank,)
+        case "number":
+            number = ordering.number_of(value)
+            # NaN sorts before all other numbers.
+            return (rank, 0, 0) if number != number else (rank, 1, number)
+        case "object":
+            fields = value.as_doc() if isinstance(value, DBRef) else value
+            return (rank, tuple((_RANKS[type_name(v)], k, order_key(v)) for k, v in fields.items()))
+        case "array":
+            return (rank, tuple(order_key(v) for v in value))
+        case "binData":
+            return (rank, *ordering.binary_key(value))
+        case "date":
+            return (rank, ordering.milliseconds_of(value))
+        case "timestamp":
+            return (rank, value.time, value.inc)
+        case "regex":
+            return (rank, str(value.pattern), value.flags)
+        case "javascriptWithScope":
+            return (rank, str(value), order_key(value.scope))
     return (rank, value)
+
+
+def _class_of(value: Any) -> str:
+    """`type_name` of a value that `sort_value` returned."""
+    return "empty" if isinstance(value, list) and not value else type_name(value)
+
+
+def _sort_key(value: Any) -> tuple[Any, ...]:
+    return (_RANKS["empty"],) if _class_of(value) == "empty" else order_key(value)
 
 
 def sort_documents(documents: Iterable[Mapping[str, Any]], sort: Sort) -> list[Mapping[str, Any]]:
     """The documents in the order that MongoDB's `sort` gives them."""
     ordered = list(documents)
     for key in reversed(sort):
-        ordered.sort(key=lambda d, path=key.path: order_key(value_at(d, path)), reverse=key.descending)  # type: ignore[misc]
+        ordered.sort(key=lambda d, key=key: _sort_key(sort_value(d, key)), reverse=key.descending)  # type: ignore[misc]
     return ordered
 
 
 def after(sort: Sort, values: Sequence[Any]) -> dict[str, Any]:
     """The MongoDB condition for documents that come after the one with these sort values (keyset pagination).
 
-    `values` are in the order of `sort`. MongoDB's `$gt` and `$lt` look within one type only, so the types that come
-    later are named beside them. An index on the sort keys bounds every branch.
+    `values` are in the order of `sort`, as `sort_value` gives them. MongoDB's `$gt` and `$lt` look within one type
+    only, so the types that come later are named beside them. An index on the sort keys bounds every branch.
     """
     branches: list[dict[str, Any]] = []
     equal: list[dict[str, Any]] = []
     for key, value in zip(sort, values, strict=True):
-        branches.extend({"$and": [*equal, beyond]} for beyond in _beyond(key, value))
-        equal = [*equal, {key.path: {"$eq": value}}]
+        upward = not key.descending
+        unpassed = [] if key.path == "_id" else [{"$nor": _from(key.path, value, upward=not upward, inclusive=True)}]
+        branches.extend(
+            {"$and": [*equal, beyond, *unpassed]} for beyond in _from(key.path, value, upward=upward, inclusive=False)
+        )
+        equal.append({key.path: {"$eq": value}})
+        # One element of an array may equal the value, or lie beyond it, while it is another that the array sorts by.
+        if passed := [] if key.path == "_id" else _from(key.path, value, upward=not upward, inclusive=False):
+            equal.append({"$nor": passed})
     return {"$or": branches} if branches else {"_id": {"$in": []}}
 
 
-def _beyond(key: SortKey, value: Any) -> list[dict[str, Any]]:
-    name = type_name(value)
-    rank = _NAMES.index(name)
-    is_nan = isinstance(value, float | Decimal128) and order_key(value)[1] == 0
+def _from(path: str, value: Any, *, upward: bool, inclusive: bool) -> list[dict[str, Any]]:
+    """Conditions that together find what lies above (or below) `value`, and `value` itself when `inclusive`."""
+    name = _class_of(value)
+    rank = _RANKS[name]
     found: list[dict[str, Any]] = []
-    if key.descending:
-        others = _NAMES[:rank]
-        if name != "null" and not is_nan:
-            found.append({key.path: {"$lt": value}})
-            if name == "number":
-                found.append({key.path: {"$eq": math.nan}})
+    if name in _SINGLE:
+        if inclusive:
+            found.append(_whole_class(path, name))
+    elif name == "number" and order_key(value)[1] == 0:  # NaN
+        if inclusive:
+            found.append({path: {"$eq": math.nan}})
+        if upward:
+            found.append({path: {"$gte": -math.inf}})
     else:
-        others = _NAMES[rank + 1 :]
-        if is_nan:
-            found.append({key.path: {"$gte": -math.inf}})
-        elif name != "null":
-            found.append({key.path: {"$gt": value}})
-    if "null" in others:
-        found.append({key.path: {"$eq": None}})
-    typed = [n for n in others if n != "null"]
-    if typed:
-        found.append({key.path: {"$type": typed}})
-    return found
+        operator = ("$gt" if upward else "$lt") + ("e" if inclusive else "")
+        found.append({path: {operator: value}})
+        if name == "number" and not upward:
+            found.append({path: {"$eq": math.nan}})
+    others = _CLASSES[rank + 1 :] if upward else _CLASSES[:rank]
+    typed = [other for other in others if other not in _BY_VALUE]
+    found += [_whole_class(path, other) for other in others if other in _BY_VALUE]
+    return [*found, {path: {"$type": typed}}] if typed else found
+
+
+#: Classes that `$type` does not tell apart from others as sorting does: it finds every array as `array`.
+_BY_VALUE = frozenset({"null", "empty", "array"})
+
+
+def _whole_class(path: str, name: str) -> dict[str, Any]:
+    match name:
+        case "null":
+            return {path: {"$eq": None}}
+        case "empty":
+            return {path: {"$eq": []}}
+        case "array":
+            return {path: {"$elemMatch": {"$type": "array"}}}
+    return {path: {"$type": name}}

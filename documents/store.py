@@ -8,11 +8,12 @@ was read. When it is not, start again. So no write loses another one, from the A
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import random
 import uuid
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,15 +23,16 @@ from pymongo.errors import DocumentTooLarge, WriteError
 
 from documents.access import Principal
 from documents.database import Database, Session, Stored, driver_errors
-from documents.errors import Contended, DocumentRefused, Fault, Forbidden, InvalidInput, NotFound, Stale
+from documents.errors import Contended, DocumentRefused, Duplicate, Fault, Forbidden, InvalidInput, NotFound, Stale
+from documents.filters import NOTHING
 from documents.forms import Forms, forms_of
-from documents.input import MAX_INTEGER, merge, parse_values, refuse_unknown, to_python, validate_whole
+from documents.input import MAX_INTEGER, masked, merge, parse_values, refuse_unknown, to_python, validate_whole
 from documents.positions import Position
 from documents.preconditions import NO_PRECONDITIONS, Preconditions
 from documents.public import PublicForm
 from documents.refusals import faults_of_refusal
 from documents.resources import RESERVED_IDS, Registry, ResourceClass
-from documents.shapes import Kind
+from documents.shapes import FieldType, Kind
 
 #: How long a write keeps trying while other writers change the document under it.
 CONTENTION_TIMEOUT = dt.timedelta(seconds=10)
@@ -101,20 +103,28 @@ class Store:
 
         Raises DocumentRefused, Forbidden, and Duplicate when a unique index (the id included) has the value already.
         """
+        if resource.rule("create", principal)[0] == NOTHING:
+            # Whatever the document is; so the body's faults are not this caller's concern.
+            raise Forbidden(f"you may not create this in {resource.name}")
         values = self._parse(resource, principal, body)
-        values["_id"] = ObjectId() if document_id is None else document_id
+        if document_id is None:
+            document_id = _new_id(resource)
+        if document_id is not None:
+            values["_id"] = document_id
         for name, field in resource.fields.items():
             for marker in field.markers:
                 value = getattr(marker, "value", None)
                 if callable(value):
                     values[name] = value(principal)
-        stored = validate_whole(resource, values)
+        with _masking(resource, principal):
+            stored = validate_whole(resource, values)
         now = stored["created_at"]
         stored |= {"updated_at": now, "revision": 1}
         if not resource.allows("create", principal, stored):
             raise Forbidden(f"you may not create this in {resource.name}")
         async with self.database.session() as session:
-            await self._write(resource, self.database.insert(resource.name, stored, session))
+            with _masking(resource, principal):
+                await self._write(resource, self.database.insert(resource.name, stored, session))
             return self.found(resource, principal, stored, self.database.position(session))
 
     async def replace(
@@ -163,14 +173,19 @@ class Store:
         visible, writable = resource.visible(principal.roles), resource.writable(principal.roles)
         checked = refuse_unknown(patch, writable, visible)
         form = self.public_form(resource, principal.roles)
-        removed = [name for name, value in checked.items() if value is None]
+        # Removing a field gives it its default again; where the class knows null, null is set.
+        changes = {name: value for name, value in checked.items() if value is not None}
+        nulls: dict[str, Any] = {n: None for n in checked if n not in changes and writable[n].type.nullable}
+        # Anything fits into these, so what the patch leaves keeps its BSON types instead of passing through JSON.
+        free = {name for name in changes if _is_free(writable[name].type)}
 
         def patched(stored: Stored) -> dict[str, Any]:
             current = form.document(stored)
-            set_ = {name: merge(current.get(name), value) for name, value in checked.items() if value is not None}
-            values = parse_values(self._forms[resource.name].update, set_)
-            kept = {name: value for name, value in stored.items() if name not in removed}
-            return to_python(kept) | values
+            merged = {name: merge(current.get(name), value) for name, value in changes.items() if name not in free}
+            values = parse_values(self._forms[resource.name].update, merged)
+            kept = to_python({name: value for name, value in stored.items() if name not in checked or name in changes})
+            freely = {name: merge(kept.get(name), changes[name]) for name in free}
+            return kept | nulls | values | freely
 
         return await self._update(resource, id_text, principal, preconditions, patched)
 
@@ -192,9 +207,8 @@ class Store:
                 stored = await self._read_for_write(resource, document_id, principal, preconditions, session)
                 if not resource.allows("delete", principal, stored):
                     raise Forbidden(f"you may not delete this document of {resource.name}")
-                with driver_errors():
-                    if await self.database.delete_if_unchanged(resource.name, stored, session):
-                        return self.database.position(session)
+                if await self._write(resource, self.database.delete_if_unchanged(resource.name, stored, session)):
+                    return self.database.position(session)
                 await retry.pause()
 
     def _parse(self, resource: ResourceClass, principal: Principal, body: Any) -> dict[str, Any]:
@@ -237,10 +251,13 @@ class Store:
                 stored = await self._read_for_write(resource, document_id, principal, preconditions, session)
                 if not resource.allows("update", principal, stored):
                     raise Forbidden(f"you may not change this document of {resource.name}")
-                new = self._next(resource, stored, compute(stored))
+                with _masking(resource, principal):
+                    new = self._next(resource, stored, compute(stored))
                 if not resource.allows("update", principal, new):
                     raise Forbidden("you may not change the document into this")
-                if (written := await self._replace(resource, stored, new, session)) is not None:
+                with _masking(resource, principal):
+                    written = await self._replace(resource, stored, new, session)
+                if written is not None:
                     return self.found(resource, principal, written, self.database.position(session))
                 await retry.pause()
 
@@ -284,13 +301,50 @@ class Store:
                 return await write
         except WriteError as error:
             if error.code != DOCUMENT_VALIDATION_FAILURE:
-                raise
+                # Too large for the server, or something that an index cannot hold.
+                raise DocumentRefused(
+                    [Fault(("body",), f"the database cannot store the document (error {error.code})", "unstorable")]
+                ) from None
             raise DocumentRefused(faults_of_refusal(error.details or {}, resource)) from None
         except (DocumentTooLarge, InvalidDocument, OverflowError) as error:
             raise DocumentRefused([Fault(("body",), f"the document cannot be stored: {error}", "unstorable")]) from None
 
     def _lock(self, resource: ResourceClass, document_id: Any) -> asyncio.Lock:
         return self._writers.setdefault((resource.name, document_id), asyncio.Lock())
+
+
+@contextlib.contextmanager
+def _masking(resource: ResourceClass, principal: Principal) -> Iterator[None]:
+    """Errors inside tell nothing of fields that `principal` may not see."""
+    visible = resource.visible(principal.roles)
+    try:
+        yield
+    except DocumentRefused as refused:
+        raise DocumentRefused(masked(refused.faults, visible)) from None
+    except Duplicate as duplicate:
+        public = {f.public for f in visible.values()}
+        raise Duplicate([name for name in duplicate.fields if name.split(".")[0] in public]) from None
+
+
+def _new_id(resource: ResourceClass) -> Any:
+    """An id for a new document; None where the class makes its own."""
+    field = resource.fields["_id"]
+    match field.type.kind:
+        case Kind.OBJECT_ID:
+            return ObjectId()
+        case _ if not field.required:
+            return None
+        case Kind.UUID:
+            return uuid.uuid4()
+        case Kind.STRING:
+            return str(ObjectId())
+    raise InvalidInput.at("body", "id", msg="choose an id and create the document with PUT", type="missing")
+
+
+def _is_free(field_type: FieldType) -> bool:
+    return field_type.kind is Kind.ANY or (
+        field_type.kind is Kind.MAP and field_type.item is not None and field_type.item.kind is Kind.ANY
+    )
 
 
 class _Retry:
@@ -316,13 +370,18 @@ def parse_id(resource: ResourceClass, text: str) -> Any:
             case Kind.OBJECT_ID:
                 return ObjectId(text)
             case Kind.UUID:
-                return uuid.UUID(text)
+                # One form only, so that a document has one address.
+                given = uuid.UUID(text)
+                if str(given) != text.lower():
+                    raise ValueError
+                return given
             case Kind.INTEGER:
-                number = int(text)
-                if abs(number) > MAX_INTEGER:
+                number = int(text[:20])
+                if abs(number) > MAX_INTEGER or str(number) != text:
                     raise ValueError
                 return number
             case _:
+                text.encode()  # half of a surrogate pair raises a ValueError
                 if not text or len(text) > 200 or "\0" in text:
                     raise ValueError
                 return text

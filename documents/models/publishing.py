@@ -50,8 +50,9 @@ class Post(LiveDocument):
             max_length=120,
             pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$",
             description="The post's unique name in addresses; made from the title when absent.",
+            default_factory=lambda: secrets.token_hex(3),
         ),
-    ] = ""
+    ]
     body: Annotated[str, Field(max_length=100_000, description="The text.")] = ""
     tags: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=40)]],
@@ -68,7 +69,8 @@ class Post(LiveDocument):
     class Settings:
         name = "posts"
         indexes = [
-            IndexModel([("slug", 1)], name="slug_unique", unique=True),
+            # Sparse: a post written by hand may lack a slug, and more than one may.
+            IndexModel([("slug", 1)], name="slug_unique", unique=True, sparse=True),
             IndexModel([("status", 1), ("created_at", -1)], name="status_newest"),
             IndexModel([("author_id", 1), ("created_at", -1)], name="author_newest"),
         ]

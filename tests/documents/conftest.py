@@ -1,0 +1,53 @@
+"""Databases of the tests of `documents/`: both implementations, or the real server alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from documents import Registry, bind_classes, install, open_database
+from documents.models import Comment, Post, User
+from documents.models.accounts import Session
+from tests.documents.classes import CLASSES, World
+
+MEMORY = "mongomock://"
+
+
+async def _opened(url: str, name: str) -> AsyncIterator[World]:
+    database = await open_database(url, name)
+    try:
+        registry = Registry([*CLASSES, Post, Comment, User, Session])
+        await bind_classes(database, registry)
+        await install(database, registry, "error")
+        yield World.of(database, registry)
+        await database.raw.client.drop_database(name)
+    finally:
+        await database.close()
+
+
+@pytest.fixture(params=["memory", "server"])
+def any_url(request: pytest.FixtureRequest) -> str:
+    """Both implementations in turn: what is tested on this is their contract."""
+    return MEMORY if request.param == "memory" else str(request.getfixturevalue("mongodb_url"))
+
+
+@pytest.fixture
+async def contract(any_url: str, database_name: str) -> AsyncIterator[World]:
+    """A world on each implementation of `Database` in turn."""
+    async for world in _opened(any_url, database_name):
+        yield world
+
+
+@pytest.fixture
+async def world(mongodb_url: str, database_name: str) -> AsyncIterator[World]:
+    """A world on the real server."""
+    async for world in _opened(mongodb_url, database_name):
+        yield world
+
+
+@pytest.fixture
+async def memory(database_name: str) -> AsyncIterator[World]:
+    """A world in memory, for what no database decides."""
+    async for world in _opened(MEMORY, database_name):
+        yield world

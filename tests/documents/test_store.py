@@ -1,0 +1,290 @@
+"""The store's contract, on both implementations of `Database`: rights, preconditions, ids, revisions, repair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from bson import Decimal128, Int64, ObjectId, Regex, Timestamp
+
+from documents import (
+    ANONYMOUS,
+    DocumentRefused,
+    Duplicate,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    Preconditions,
+    Stale,
+    Stored,
+    parse_tags,
+)
+from tests.documents.classes import ADMIN, ANN, BOB, MODERATOR, World
+
+ABSENT = Preconditions(if_none_match=())
+
+
+async def stored(world: World, name: str, id_text: str) -> Stored:
+    found = await world.database.raw[name].find_one({"_id": ObjectId(id_text)})
+    assert found is not None
+    return found
+
+
+async def test_an_unreadable_document_is_not_there(contract: World) -> None:
+    """Somebody else's draft is NotFound for every verb, exactly as a document that does not exist."""
+    posts, store = contract.registry["posts"], contract.store
+    draft = await store.create(posts, ANN, {"title": "draft"})
+    for id_text in (draft.document["id"], str(ObjectId())):
+        for caller in (ANONYMOUS, BOB):
+            with pytest.raises(NotFound):
+                await store.get(posts, id_text, caller)
+            with pytest.raises(NotFound):
+                await store.replace(posts, id_text, caller, {"title": "x"})
+            with pytest.raises(NotFound):
+                await store.merge_patch(posts, id_text, caller, {"title": "x"})
+            with pytest.raises(NotFound):
+                await store.delete(posts, id_text, caller)
+    assert (await store.get(posts, draft.document["id"], MODERATOR)).document == draft.document
+
+
+async def test_a_readable_document_of_another_is_forbidden(contract: World) -> None:
+    """What may be read but not changed answers Forbidden, and stays as it is."""
+    posts, store = contract.registry["posts"], contract.store
+    post = await store.create(posts, ANN, {"title": "open", "status": "published"})
+    for caller in (ANONYMOUS, BOB):
+        with pytest.raises(Forbidden):
+            await store.merge_patch(posts, post.document["id"], caller, {"title": "x"})
+        with pytest.raises(Forbidden):
+            await store.delete(posts, post.document["id"], caller)
+    assert (await store.get(posts, post.document["id"], ANN)).document == post.document
+
+
+async def test_an_author_can_neither_hide_nor_unhide(contract: World) -> None:
+    """Create and update rules hold before and after the write: only moderators pass through `hidden`."""
+    posts, store = contract.registry["posts"], contract.store
+    with pytest.raises(Forbidden):
+        await store.create(posts, ANN, {"title": "a", "status": "hidden"})
+    post = await store.create(posts, ANN, {"title": "a", "status": "published"})
+    id_text = post.document["id"]
+    with pytest.raises(Forbidden):
+        await store.merge_patch(posts, id_text, ANN, {"status": "hidden"})
+    await store.merge_patch(posts, id_text, MODERATOR, {"status": "hidden"})
+    for patch in ({"status": "published"}, {"title": "b"}):
+        with pytest.raises(Forbidden):
+            await store.merge_patch(posts, id_text, ANN, patch)
+    with pytest.raises(Forbidden):
+        await store.delete(posts, id_text, ANN)
+    with pytest.raises(NotFound):
+        await store.get(posts, id_text, BOB)
+    assert (await store.merge_patch(posts, id_text, MODERATOR, {"status": "draft"})).document["revision"] == 3
+
+
+async def test_who_may_never_create_is_told_so_first(contract: World) -> None:
+    """The body of a caller who may create nothing is not looked at."""
+    with pytest.raises(Forbidden):
+        await contract.store.create(contract.registry["posts"], ANONYMOUS, {"nonsense": 1})
+
+
+async def test_each_write_raises_the_revision(contract: World) -> None:
+    """create 1, patch 2, replace 3; the time of creation stays, that of the update moves."""
+    notes, store = contract.registry["notes"], contract.store
+    made = await store.create(notes, ANN, {"title": "a"})
+    patched = await store.merge_patch(notes, made.document["id"], ANN, {"score": 1})
+    replaced, _ = await store.replace(notes, made.document["id"], ANN, {"title": "b"})
+    assert [f.document["revision"] for f in (made, patched, replaced)] == [1, 2, 3]
+    assert made.document["created_at"] == replaced.document["created_at"]
+    assert replaced.document["score"] == 0
+    assert made.position <= patched.position <= replaced.position
+
+
+async def test_a_replacement_keeps_what_the_caller_cannot_set(contract: World) -> None:
+    """Hidden, read-only, set-on-create and invisible fields survive a PUT by somebody without rights to them."""
+    notes, store = contract.registry["notes"], contract.store
+    made = await store.create(notes, ADMIN, {"title": "a", "cost": 7})
+    id_text = made.document["id"]
+    await contract.database.raw["notes"].update_one({"_id": ObjectId(id_text)}, {"$set": {"checked": True}})
+    await store.replace(notes, id_text, ANN, {"title": "b"})
+    after = await stored(contract, "notes", id_text)
+    assert (after["cost"], after["hush"], after["checked"], after["owner_id"]) == (7, "quiet", True, ADMIN.user_id)
+
+
+async def test_a_patch_with_null(contract: World) -> None:
+    """Null sets null where the class knows it, gives others their default again, and cannot remove what is required."""
+    specimens, store = contract.registry["specimens"], contract.store
+    made = await store.create(specimens, ANN, {"must": 1, "text": "x", "usual": 6, "counts": {"a": 1, "b": 2}})
+    id_text = made.document["id"]
+    patch = {"must": None, "text": None, "usual": None, "counts": {"a": None, "c": 3}}
+    patched = (await store.merge_patch(specimens, id_text, ANN, patch)).document
+    assert (patched["must"], patched["text"], patched["usual"]) == (None, "text", None)
+    assert patched["counts"] == {"b": 2, "c": 3}
+    assert (await store.get(specimens, id_text, ANN)).document == patched
+    posts = contract.registry["posts"]
+    post = await store.create(posts, ANN, {"title": "a"})
+    with pytest.raises(DocumentRefused) as refused:
+        await store.merge_patch(posts, post.document["id"], ANN, {"title": None})
+    assert refused.value.faults[0].loc == ("body", "title")
+
+
+async def test_a_patch_leaves_free_values_their_types(contract: World) -> None:
+    """What a patch does not name inside an `Any` field is not turned into JSON."""
+    specimens, store = contract.registry["specimens"], contract.store
+    made = await store.create(specimens, ANN, {"must": 1})
+    _id = ObjectId(made.document["id"])
+    inner = {"id": ObjectId(), "n": Int64(5), "d": Decimal128("1.10"), "t": Timestamp(5, 1), "r": Regex("^a")}
+    await contract.database.raw["specimens"].update_one({"_id": _id}, {"$set": {"anything": inner}})
+    await store.merge_patch(specimens, str(_id), ANN, {"anything": {"x": 1}})
+    await store.merge_patch(specimens, str(_id), ANN, {"text": "y"})
+    after = await stored(contract, "specimens", str(_id))
+    assert after["anything"] == inner | {"x": 1}
+
+
+@pytest.mark.parametrize("stale", [('"other"',), ('"a"', '"b"')])
+async def test_a_stale_tag_stops_every_write(contract: World, stale: tuple[str, ...]) -> None:
+    """If-Match with another document's tag is Stale for PUT, PATCH and DELETE."""
+    notes, store = contract.registry["notes"], contract.store
+    made = await store.create(notes, ANN, {"title": "a"})
+    id_text, conditions = made.document["id"], Preconditions(if_match=stale)
+    with pytest.raises(Stale):
+        await store.replace(notes, id_text, ANN, {"title": "b"}, conditions)
+    with pytest.raises(Stale):
+        await store.merge_patch(notes, id_text, ANN, {"title": "b"}, conditions)
+    with pytest.raises(Stale):
+        await store.delete(notes, id_text, ANN, conditions)
+    assert (await store.get(notes, id_text, ANN)).document == made.document
+
+
+async def test_a_fresh_tag_lets_a_write_through(contract: World) -> None:
+    """If-Match with the current tag, also behind `W/`, and `*`."""
+    notes, store = contract.registry["notes"], contract.store
+    made = await store.create(notes, ANN, {"title": "a"})
+    id_text = made.document["id"]
+    weak = Preconditions(if_match=parse_tags(f'"other", W/{made.etag}', "If-Match"))
+    patched = await store.merge_patch(notes, id_text, ANN, {"score": 1}, weak)
+    with pytest.raises(Stale):
+        await store.merge_patch(notes, id_text, ANN, {"score": 2}, weak)
+    await store.delete(notes, id_text, ANN, Preconditions(if_match=(patched.etag,)))
+    with pytest.raises(NotFound):
+        await store.delete(notes, id_text, ANN, Preconditions(if_match=()))
+
+
+async def test_a_direct_write_makes_the_tag_stale(contract: World) -> None:
+    """A person in mongosh changes the tag without touching the revision."""
+    notes, store = contract.registry["notes"], contract.store
+    made = await store.create(notes, ANN, {"title": "a"})
+    await contract.database.raw["notes"].update_one({"title": "a"}, {"$set": {"score": 9}})
+    with pytest.raises(Stale):
+        await store.merge_patch(notes, made.document["id"], ANN, {"title": "b"}, Preconditions(if_match=(made.etag,)))
+
+
+async def test_creating_under_the_clients_id(contract: World) -> None:
+    """PUT with `If-None-Match: *` creates once; the second time it is Stale and nothing changes."""
+    notes, store = contract.registry["notes"], contract.store
+    id_text = str(ObjectId())
+    found, created = await store.replace(notes, id_text, ANN, {"title": "mine"}, ABSENT)
+    assert (created, found.document["id"]) == (True, id_text)
+    with pytest.raises(Stale):
+        await store.replace(notes, id_text, ANN, {"title": "again"}, ABSENT)
+    assert (await store.get(notes, id_text, ANN)).document["title"] == "mine"
+
+
+async def test_creating_under_the_id_of_an_unreadable_document(contract: World) -> None:
+    """The id is taken, which the unique index says without telling more."""
+    posts, store = contract.registry["posts"], contract.store
+    draft = await store.create(posts, ANN, {"title": "draft"})
+    with pytest.raises(Duplicate):
+        await store.replace(posts, draft.document["id"], BOB, {"title": "x"}, ABSENT)
+
+
+@pytest.mark.parametrize("id_text", ["bulk", "distinct", "reports", "import", "", "a\0b", "x" * 201, "\ud800"])
+async def test_texts_that_are_never_ids(contract: World, id_text: str) -> None:
+    """Reserved words and texts that no URL can carry are refused as ids."""
+    with pytest.raises(InvalidInput) as refused:
+        await contract.store.replace(contract.registry["keyed"], id_text, ANN, {}, ABSENT)
+    assert refused.value.faults[0].loc == ("path", "id")
+
+
+@pytest.mark.parametrize("id_text", ["", "1", "zz" * 12, "é" * 24, "0" * 25, "{}", "\ud800" * 24])
+async def test_a_malformed_id_is_refused(contract: World, id_text: str) -> None:
+    """An id that cannot be one is a fault of the request and not a missing document."""
+    with pytest.raises(InvalidInput):
+        await contract.store.get(contract.registry["notes"], id_text, ANN)
+
+
+async def test_text_ids(contract: World) -> None:
+    """A class whose id is a text gets one made, or takes the client's."""
+    keyed, store = contract.registry["keyed"], contract.store
+    made = await store.create(keyed, ANN, {"body": "a"})
+    assert (await store.get(keyed, made.document["id"], ANN)).document == made.document
+    found, _ = await store.replace(keyed, "my/own id", ANN, {"body": "b"}, ABSENT)
+    assert (await store.get(keyed, "my/own id", ANN)).document == found.document
+
+
+async def test_a_duplicate_names_its_field(world: World) -> None:
+    """The unique index's fields are named, but not those that the caller cannot see."""
+    notes, store = world.registry["notes"], world.store
+    await store.create(notes, ANN, {"title": "a", "slug": "s"})
+    with pytest.raises(Duplicate) as by_slug:
+        await store.create(notes, ANN, {"title": "b", "slug": "s"})
+    assert by_slug.value.fields == ("slug",)
+    with pytest.raises(Duplicate) as by_hush:
+        await store.create(notes, ANN, {"title": "a"})
+    assert by_hush.value.fields == ("title",)
+    other = await store.create(notes, ANN, {"title": "c", "slug": "t"})
+    with pytest.raises(Duplicate):
+        await store.merge_patch(notes, other.document["id"], ANN, {"slug": "s"})
+
+
+async def broken(world: World, **fields: Any) -> str:
+    """A document as a person may have written it before there was a validator."""
+    raw = world.database.raw
+    if not world.database.in_memory:
+        await raw.command({"collMod": "notes", "validationLevel": "off"})
+    _id = ObjectId()
+    await raw["notes"].insert_one({"_id": _id} | fields)
+    if not world.database.in_memory:
+        await raw.command({"collMod": "notes", "validationLevel": "strict"})
+    return str(_id)
+
+
+async def test_a_document_that_breaks_the_rules_is_served_and_repaired(contract: World) -> None:
+    """Wrong types and missing fields are served as they are; PUT and PATCH make them right."""
+    notes, store = contract.registry["notes"], contract.store
+    id_text = await broken(contract, title=5, score={"a": 1}, created_at="once", revision="many", extra=1)
+    found = await store.get(notes, id_text, ANN)
+    assert found.document == {"id": id_text, "title": 5, "score": {"a": 1}, "created_at": "once", "revision": "many"}
+    with pytest.raises(DocumentRefused) as refused:
+        await store.merge_patch(notes, id_text, ANN, {"slug": "s"})
+    assert {f.loc for f in refused.value.faults} == {("body", "title"), ("body", "score")}
+    patched = await store.merge_patch(notes, id_text, ANN, {"title": "now", "score": 2})
+    assert (patched.document["title"], patched.document["score"], patched.document["revision"]) == ("now", 2, 1)
+    assert patched.document["created_at"].endswith("Z")
+    second = await broken(contract, title=[])
+    replaced, _ = await store.replace(notes, second, ANN, {"title": "right"})
+    assert replaced.document["title"] == "right"
+
+
+async def test_a_fault_in_a_hidden_field_names_no_field(contract: World) -> None:
+    """A caller learns that the document is faulty where they cannot see, and nothing else."""
+    notes, store = contract.registry["notes"], contract.store
+    id_text = await broken(contract, title="a", hush=5, cost=-1)
+    with pytest.raises(DocumentRefused) as refused:
+        await store.merge_patch(notes, id_text, ANN, {"score": 1})
+    assert [f.loc for f in refused.value.faults] == [("body",)]
+    assert "hush" not in str(refused.value)
+    assert "cost" not in str(refused.value)
+    with pytest.raises(DocumentRefused) as seen:
+        await store.merge_patch(notes, id_text, ADMIN, {"score": 1})
+    assert ("body", "cost") in {f.loc for f in seen.value.faults}
+
+
+async def test_undeclared_fields_stay_where_the_validator_lets_them(world: World) -> None:
+    """A newer version of the class may have written them; where the validator refuses them they go."""
+    notes, store = world.registry["notes"], world.store
+    dropped = await broken(world, title="a", hush="1", newer=1)
+    await store.merge_patch(notes, dropped, ANN, {"score": 1})
+    assert "newer" not in await stored(world, "notes", dropped)
+    await world.database.raw.command({"collMod": "notes", "validationLevel": "off"})
+    kept = str((await world.database.raw["notes"].insert_one({"title": "b", "hush": "2", "newer": 1})).inserted_id)
+    await store.merge_patch(notes, kept, ANN, {"score": 1})
+    assert (await stored(world, "notes", kept))["newer"] == 1
+    assert "newer" not in (await store.get(notes, kept, ADMIN)).document
