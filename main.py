@@ -45,20 +45,18 @@ from documents import (
     Demo,
     DocumentsError,
     EmbeddedDatabase,
-    Entry,
     Heartbeat,
     Lists,
     MemoryDatabase,
     PositionCodec,
     Registry,
-    Reset,
     Store,
     bind_classes,
     install,
     live_collections,
     open_database,
 )
-from realtime import ConnectionManager, Feed, History, Principals, Snapshots, ViewIndex
+from realtime import ConnectionManager, Feed, History, Principals, Snapshots, Upkeep, ViewIndex
 
 # The ASGI specification's types. https://asgi.readthedocs.io/en/latest/specs/main.html
 Scope = MutableMapping[str, Any]
@@ -153,7 +151,7 @@ async def _start_feed(
     feed = Feed(source, heartbeat, history)
     await feed.start(checkpoint.position if checkpoint else None)
     stack.push_async_callback(feed.stop)
-    upkeep = _Upkeep(feed, checkpoints, database, registry, settings)
+    upkeep = Upkeep(feed, checkpoints, database, registry, settings.schema_action)
     for work in (heartbeat.run(), upkeep.run()):
         task = asyncio.create_task(work)
         stack.push_async_callback(_end, task)
@@ -163,39 +161,6 @@ async def _start_feed(
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-class _Upkeep:
-    """Stores a checkpoint each second, and installs the schema again where a collection was dropped or renamed."""
-
-    def __init__(
-        self, feed: Feed, checkpoints: Checkpoints, database: Database, registry: Registry, settings: Settings
-    ) -> None:
-        self._checkpoints = checkpoints
-        self._database = database
-        self._registry = registry
-        self._action = settings.schema_action
-        self._last: Entry | None = None
-        self._schema_lost = False
-        feed.add_listener(self._on_entry)
-
-    def _on_entry(self, entry: Entry) -> None:
-        self._last = entry
-        if isinstance(entry, Reset):
-            self._schema_lost = True
-
-    async def run(self) -> None:
-        while True:
-            try:
-                if self._schema_lost:
-                    self._schema_lost = False
-                    await install(self._database, self._registry, self._action)
-                    await self._checkpoints.install()
-                if self._last is not None:
-                    await self._checkpoints.save(self._last.checkpoint)
-            except DocumentsError as error:
-                logger.warning("upkeep of the database failed, trying again: %s", error)
-            await asyncio.sleep(1)
 
 
 def _secret(settings: Settings) -> bytes:

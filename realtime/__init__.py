@@ -1,12 +1,14 @@
 """Who hears what: feed, views, snapshots, subscriptions, connections, and the wire protocol. See README.md."""
 
 from realtime import protocol
-from realtime.connections import Connection, ConnectionManager, Refused, SubscribeRequest
+from realtime.connections import Connection, Refused, SubscribeRequest
 from realtime.feed import Feed, Heart, Source
 from realtime.frames import Frame, message_frame
 from realtime.history import History
+from realtime.manager import ConnectionManager
 from realtime.principals import Principals
 from realtime.snapshots import Snapshots
+from realtime.upkeep import Upkeep
 from realtime.views import View, ViewIndex, ViewQuery
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "Snapshots",
     "Source",
     "SubscribeRequest",
+    "Upkeep",
     "View",
     "ViewIndex",
     "ViewQuery",

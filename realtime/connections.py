@@ -1,26 +1,22 @@
-"""Connections of this worker, and the manager that fans events out to them."""
+"""One client's connection: who it is, what it subscribes to, and what waits to be sent to it."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import logging
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from documents import (
-    ANONYMOUS,
-    Change,
-    Entry,
+    DatabaseAway,
     Position,
     PositionCodec,
     Principal,
-    Reset,
     Sort,
     rfc3339,
 )
-from documents import ResetReason as FeedReset
 from realtime import protocol
 from realtime.feed import Feed
 from realtime.frames import Frame, message_frame
@@ -28,20 +24,19 @@ from realtime.outbox import Outbox
 from realtime.protocol import CloseCode, ErrorCode
 from realtime.snapshots import Snapshots
 from realtime.subscriptions import State, Subscription
-from realtime.views import View, ViewIndex, ViewQuery
+from realtime.views import ViewIndex, ViewQuery
 
-logger = logging.getLogger("headwater.connections")
+if TYPE_CHECKING:
+    from realtime.manager import ConnectionManager
 
 #: How long a slow consumer may take to drain before it is disconnected.
 DRAIN_TIMEOUT = dt.timedelta(seconds=10)
 MAX_WAITING_PINGS = 100
-MAX_RIGHTS_CHANGES = 10_000
 EXPIRY_WARNING = dt.timedelta(seconds=60)
+RECHECK_SECONDS = 1.0
 
-_RESET_REASONS = {
-    FeedReset.DROPPED: protocol.ResetReason.SCHEMA_CHANGED,
-    FeedReset.RENAMED: protocol.ResetReason.SCHEMA_CHANGED,
-}
+#: Who a (user id, session id) is now, None when they may no longer sign in. Raises DatabaseAway.
+Resolve = Callable[[str, str], Awaitable[Principal | None]]
 
 
 class Refused(Exception):
@@ -111,17 +106,41 @@ class Connection:
         self.send(message_frame(message))
 
     def close(self, code: CloseCode) -> None:
-        """Ask the transport to close. The first code counts."""
-        if not self.closing.done():
-            self.closing.set_result(code)
+        """Ask the transport to close. The first code counts.
+
+        From now on no view puts anything into the outbox: the transport may still take a while to send what is there.
+        """
+        if self.closing.done():
+            return
+        self.closing.set_result(code)
+        for subscription in self.subscriptions.values():
+            subscription.stop()
+            if code is CloseCode.FORBIDDEN:
+                self.outbox.drop_view(subscription.view.id)
+
+    def drop_view(self, view: str) -> None:
+        """Take a view's frames back from the outbox, and each `pong` that would vouch for them until it is true."""
+        for pong in self.outbox.drop_view(view):
+            self._spawn(self._send_when_settled(pong))
+
+    async def room(self, size: int) -> None:
+        """Wait until at most `size` bytes are waiting; disconnect the client when it takes nothing for too long."""
+        while self.outbox.bytes > size:
+            taken = self.outbox.sent_bytes
+            try:
+                await asyncio.wait_for(self.outbox.below(size), DRAIN_TIMEOUT.total_seconds())
+            except TimeoutError:
+                if self.outbox.sent_bytes == taken:
+                    self.close(CloseCode.SLOW_CONSUMER)
+                    await asyncio.Event().wait()  # closing has cancelled the subscription that waits here
 
     async def drained(self) -> None:
         """Wait until the outbox is almost empty; disconnect the client when that takes too long."""
         try:
-            await asyncio.wait_for(self.outbox.below(self.outbox.max_bytes // 8), DRAIN_TIMEOUT.total_seconds())
+            await asyncio.wait_for(self.outbox.drained(self.outbox.max_bytes // 8), DRAIN_TIMEOUT.total_seconds())
         except TimeoutError:
             self.close(CloseCode.SLOW_CONSUMER)
-            await asyncio.Event().wait()  # until the transport ends this connection's tasks
+            await asyncio.Event().wait()  # until this connection's tasks are ended
 
     def authenticate(self, principal: Principal, expires_at: dt.datetime, session_id: str | None = None) -> None:
         """Take on a user, or renew the token of the present one. The caller has checked that this is allowed."""
@@ -155,7 +174,12 @@ class Connection:
         ]
 
     def subscribe(self, request: SubscribeRequest) -> None:
-        """Begin a subscription. Answers `subscribed` at once; the rest follows. Raises Refused."""
+        """Begin a subscription. Answers `subscribed` at once; the rest follows. Raises Refused.
+
+        Does nothing on a connection that is being closed.
+        """
+        if self.closing.done():
+            return
         if request.id in self.subscriptions:
             raise Refused(ErrorCode.DUPLICATE_ID, f"the subscription {request.id} exists already")
         if len(self.subscriptions) >= protocol.MAX_SUBSCRIPTIONS:
@@ -163,10 +187,11 @@ class Connection:
                 ErrorCode.TOO_MANY_SUBSCRIPTIONS,
                 f"at most {protocol.MAX_SUBSCRIPTIONS} subscriptions a connection",
             )
-        view = self.views.attach(request.query, self.principal)
+        identity = self.views.identify(request.query, self.principal)
         for other in self.subscriptions.values():
-            if other.view is view:
+            if self._will_have(other) == identity:
                 raise Refused(ErrorCode.ALREADY_SUBSCRIBED, f"subscription {other.id} has this view already")
+        view = self.views.attach(request.query, self.principal)
         resume_after = self._manager.recoverable(request, view.id, self.principal)
         subscription = Subscription(
             self, request.id, request.query, view, request.sort, request.limit, snapshot=request.snapshot
@@ -179,18 +204,31 @@ class Connection:
             self.send_message(protocol.Reset(view=stale, reason=protocol.ResetReason.HISTORY_LOST))
         subscription.start(resume_after)
 
+    def _will_have(self, subscription: Subscription) -> str:
+        """The name of the view that a subscription has, or comes to when it is reset because rights have changed."""
+        if subscription.state is State.RESETTING:
+            return self.views.identify(subscription.query, self.principal)
+        return subscription.view.id
+
     async def unsubscribe(self, id: str, reason: str) -> None:
         """End a subscription. Raises Refused for one that does not exist."""
-        subscription = self.subscriptions.pop(id, None)
+        subscription = self.subscriptions.get(id)
         if subscription is None:
             raise Refused(ErrorCode.UNKNOWN_SUBSCRIPTION, f"there is no subscription {id}")
+        self._remove(subscription, reason)
         await subscription.end()
-        self.send_message(protocol.Unsubscribed(id=id, reason=reason))
+
+    def _remove(self, subscription: Subscription, reason: str) -> None:
+        # In one step, so that nothing of the subscription can follow `unsubscribed`, and the id is free for another.
+        del self.subscriptions[subscription.id]
+        subscription.stop()
+        self.send_message(protocol.Unsubscribed(id=subscription.id, reason=reason))
 
     def unsubscribe_soon(self, subscription: Subscription, reason: str) -> None:
         """End a subscription from within its own task."""
         if self.subscriptions.get(subscription.id) is subscription:
-            self._spawn(self.unsubscribe(subscription.id, reason))
+            self._remove(subscription, reason)
+            self._spawn(subscription.end())
 
     def ping(self, id: str, position: Position | None) -> None:
         """Answer with `pong` once everything up to `position` has been sent."""
@@ -203,9 +241,33 @@ class Connection:
 
     async def _pong_after(self, id: str, position: Position) -> None:
         await self.feed.passed(position)
-        for subscription in list(self.subscriptions.values()):
-            await subscription.settled()
-        self.send_message(protocol.Pong(id=id))
+        await self._send_when_settled(message_frame(protocol.Pong(id=id), position=self.positions.encode(position)))
+
+    async def _send_when_settled(self, pong: Frame) -> None:
+        # One may be reset while another is waited for, so until all are live at once.
+        while unsettled := [s for s in self.subscriptions.values() if s.state not in (State.LIVE, State.ENDED)]:
+            await unsettled[0].settled()
+        self.send(pong)
+
+    def recheck(self, resolve: Resolve) -> None:
+        """The user's rights may have changed in a way that the feed could not tell: ask the database."""
+        if self.principal.signed_in and not self.closing.done():
+            self._spawn(self._rechecked(resolve))
+
+    async def _rechecked(self, resolve: Resolve) -> None:
+        if self.session_id is None:
+            self.close(CloseCode.SERVICE_RESTART)
+            return
+        try:
+            principal = await resolve(str(self.principal.user_id), self.session_id)
+        except DatabaseAway:
+            await asyncio.sleep(RECHECK_SECONDS)
+            self.recheck(resolve)
+            return
+        if principal is None:
+            self.close(CloseCode.FORBIDDEN)
+        else:
+            self.move(principal)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -214,6 +276,8 @@ class Connection:
 
     def beat(self) -> None:
         """Send the heartbeat position, unless a view is on its way between two states."""
+        if self.closing.done():
+            return
         states = {subscription.state for subscription in self.subscriptions.values()}
         if states & {State.CATCHING_UP, State.RESETTING}:
             return
@@ -235,160 +299,3 @@ class Connection:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-class ConnectionManager:
-    """All connections of this worker. Listens to the feed and fans each change out to the views' subscribers.
-
-    Fan-out never awaits: a slow socket costs its own outbox and delays nobody.
-    """
-
-    def __init__(
-        self,
-        feed: Feed,
-        views: ViewIndex,
-        snapshots: Snapshots,
-        positions: PositionCodec,
-        *,
-        outbox_max_bytes: int,
-    ) -> None:
-        self.feed = feed
-        self.views = views
-        self.snapshots = snapshots
-        self.positions = positions
-        self.deliveries = 0
-        self._outbox_max_bytes = outbox_max_bytes
-        self._connections: set[Connection] = set()
-        self._by_user: dict[object, set[Connection]] = {}
-        self._rights_changed: dict[object, Position] = {}
-        self._heartbeat: asyncio.Task[None] | None = None
-        self.draining = False
-
-    def start(self) -> None:
-        """Listen to the feed and send heartbeats."""
-        self.feed.add_listener(self._fan_out)
-        self._heartbeat = asyncio.create_task(self._beat(), name="heartbeats")
-
-    async def stop(self) -> None:
-        """End all connections' tasks and the snapshot reads."""
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
-            await asyncio.gather(self._heartbeat, return_exceptions=True)
-        for connection in list(self._connections):
-            await connection.end()
-        await self.snapshots.stop()
-
-    def __len__(self) -> int:
-        return len(self._connections)
-
-    def connect(self, principal: Principal = ANONYMOUS) -> Connection:
-        """A new connection. The transport must call its `end`."""
-        connection = Connection(self, principal, self._outbox_max_bytes)
-        self._connections.add(connection)
-        self._by_user.setdefault(principal.user_id, set()).add(connection)
-        if self.draining:
-            self._go_away(connection)
-        return connection
-
-    def rename(self, connection: Connection, principal: Principal) -> None:
-        """The connection now belongs to `principal`."""
-        self._forget(connection)
-        connection.principal = principal
-        self._by_user.setdefault(principal.user_id, set()).add(connection)
-
-    def remove(self, connection: Connection) -> None:
-        """Forget a connection that has ended."""
-        self._connections.discard(connection)
-        self._forget(connection)
-
-    def _forget(self, connection: Connection) -> None:
-        user_id = connection.principal.user_id
-        if (connections := self._by_user.get(user_id)) is not None:
-            connections.discard(connection)
-            if not connections:
-                del self._by_user[user_id]
-
-    def drain(self) -> None:
-        """The worker is about to stop: tell everybody to reconnect elsewhere, and close. Safe to call twice."""
-        if not self.draining:
-            self.draining = True
-            for connection in list(self._connections):
-                self._go_away(connection)
-
-    @staticmethod
-    def _go_away(connection: Connection) -> None:
-        connection.send_message(protocol.GoAway(reason="draining", retry_after_ms=(500, 5_000)))
-        connection.close(CloseCode.DRAINING)
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(protocol.HEARTBEAT_SECONDS)
-            for connection in list(self._connections):
-                connection.beat()
-
-    def _fan_out(self, entry: Entry) -> None:
-        if isinstance(entry, Change):
-            for view in self.views.of_collection(entry.collection):
-                # Subscriptions that are not live yet find the change in the history.
-                live = [s for s in view.subscriptions if s.state is State.LIVE]
-                if live:
-                    self._deliver(view, entry, live)
-        elif isinstance(entry, Reset):
-            reason = _RESET_REASONS.get(entry.reason, protocol.ResetReason.HISTORY_LOST)
-            for view in self.views:
-                if entry.collections is None or view.resource.name in entry.collections:
-                    for subscription in list(view.subscriptions):
-                        subscription.reset(reason)
-
-    def _deliver(self, view: View, change: Change, live: list[Subscription]) -> None:
-        try:
-            frame = view.event(change)
-        except Exception:
-            # One document that cannot be encoded must neither stop the feed nor be skipped in silence.
-            logger.exception("a change of %s cannot be made into an event", change.collection)
-            for subscription in live:
-                subscription.reset(protocol.ResetReason.HISTORY_LOST)
-            return
-        if frame is not None:
-            self.deliveries += len(live)
-            for subscription in live:
-                subscription.deliver(frame)
-
-    def user_changed(self, user_id: object, principal: Principal | None, position: Position) -> None:
-        """A user's rights are now those of `principal` (None: the user may no longer sign in), as of `position`."""
-        self._rights_changed[user_id] = position
-        if len(self._rights_changed) > MAX_RIGHTS_CHANGES:
-            # Positions below the floor of the history cannot be resumed from in any case.
-            floor = self.feed.history.floor
-            self._rights_changed = {user: at for user, at in self._rights_changed.items() if at >= floor}
-        for connection in list(self._by_user.get(user_id, ())):
-            if principal is None:
-                connection.close(CloseCode.FORBIDDEN)
-            else:
-                connection.move(principal)
-
-    def session_ended(self, session_id: str) -> None:
-        """A session was ended: close its connections."""
-        for connection in list(self._connections):
-            if connection.session_id == session_id:
-                connection.close(CloseCode.FORBIDDEN)
-
-    def recoverable(self, request: SubscribeRequest, view: str, principal: Principal) -> Position | None:
-        """The position to resume after; None when what was missed cannot be told exactly. All or nothing."""
-        if request.since is None:
-            return None
-        since_view, position = request.since
-        if since_view != view or position > self.feed.head:
-            return None
-        changed = self._rights_changed.get(principal.user_id)
-        if changed is not None and position < changed:
-            return None
-        entries = self.feed.history.after(position)
-        if entries is None:
-            return None
-        for entry in entries:
-            if isinstance(entry, Reset) and (
-                entry.collections is None or request.query.resource.name in entry.collections
-            ):
-                return None
-        return position

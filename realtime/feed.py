@@ -12,13 +12,16 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
-from documents import DocumentsError, Entry, Position, Reset
+from documents import Change, DocumentsError, Entry, Position, Reset
 from realtime.history import History
 
 logger = logging.getLogger("headwater.feed")
 
 #: How long to wait for a poked heartbeat before poking again: the first may have been lost with a connection.
 POKE_AGAIN = dt.timedelta(seconds=1)
+#: Listeners may hold the event loop this long before other tasks get a turn. A batch can be hundreds of changes.
+TURN = dt.timedelta(milliseconds=5)
+TURN_BYTES = 32 * 1024
 
 Listener = Callable[[Entry], None]
 
@@ -52,6 +55,10 @@ class Feed:
     def __init__(self, source: Source, heart: Heart, history: History) -> None:
         self.history = history
         self.head = Position.ZERO
+        #: Positions up to here may belong to a history that the database has left (it was restored to an older state).
+        self.forked_at = Position.ZERO
+        #: Set when the feed has died of an error that the source does not deal with: no change will come any more.
+        self.failed = asyncio.Event()
         self._source = source
         self._heart = heart
         self._listeners: list[Listener] = []
@@ -88,18 +95,35 @@ class Feed:
 
     async def _run(self) -> None:
         batches = self._source.batches()
+        clock = asyncio.get_running_loop().time
         try:
             async for batch in batches:
+                turn_ends, size = clock() + TURN.total_seconds(), 0
                 for entry in batch:
                     self._accept(entry)
-                moved, self._moved = self._moved, asyncio.Event()
-                moved.set()
+                    size += entry.size if isinstance(entry, Change) else 0
+                    if size > TURN_BYTES or clock() > turn_ends:
+                        # Between two entries everybody has seen the same ones, so others may run: above all the
+                        # sockets' writers, or one large batch would fill the outbox of a client that reads fast.
+                        await asyncio.sleep(0)
+                        turn_ends, size = clock() + TURN.total_seconds(), 0
+                self._wake_waiters()
+        except Exception:
+            # Some entries may be lost, so there is no going on. Those who listen are told (`failed`).
+            logger.critical("the feed has ended at %s", self.head, exc_info=True)
+            self.failed.set()
         finally:
             await batches.aclose()
+
+    def _wake_waiters(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
 
     def _accept(self, entry: Entry) -> None:
         if isinstance(entry, Reset) and entry.collections is None:
             # History was lost, or the database was exchanged for an older state of itself, where time begins earlier.
+            if entry.position < self.head:
+                self.forked_at = max(self.forked_at, self.head)
             self.history.restart(entry.position)
         elif entry.position <= self.head:
             logger.error("an entry at %s came after %s; it is dropped", entry.position, self.head)

@@ -29,6 +29,11 @@ class Frame:
         return len(self.text)
 
     @property
+    def claims_position(self) -> bool:
+        """Whether the frame tells the client that it has everything up to a position."""
+        return self.event_name == "position" or (self.event_name == "pong" and self.position is not None)
+
+    @property
     def server_sent_event(self) -> str:
         """The frame in the text/event-stream format (WHATWG HTML, 9.2.6)."""
         identity = f"id: {self.view}@{self.position}\n" if self.view and self.position else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Sequence
 
 from documents import Change, Entry, Position, Reset, ResetReason
@@ -31,6 +32,8 @@ class History:
         self._max_bytes = max_bytes
         self._entries: list[Entry] = []
         self._start = 0
+        #: The resets among the entries, in order.
+        self._resets: deque[Reset] = deque()
 
     def __len__(self) -> int:
         return len(self._entries) - self._start
@@ -38,21 +41,35 @@ class History:
     def restart(self, floor: Position) -> None:
         """Forget everything; cover what is above `floor` from now on."""
         self._entries, self._start, self.bytes, self.floor = [], 0, 0, floor
+        self._resets.clear()
 
     def append(self, entry: Entry) -> None:
         """Add the next entry; its position is above all earlier ones."""
         self._entries.append(entry)
         self.bytes += _size(entry)
+        if isinstance(entry, Reset):
+            self._resets.append(entry)
         # The newest entry always stays: a single one above the bound must still reach those who wait for it.
         while len(self) > 1 and (len(self) > self._max_entries or self.bytes > self._max_bytes):
             oldest = self._entries[self._start]
             self.bytes -= _size(oldest)
             self.floor = oldest.position
+            if self._resets and self._resets[0] is oldest:
+                self._resets.popleft()
             self._entries[self._start] = _GONE  # frees the entry before the list is compacted
             self._start += 1
         if self._start > _COMPACT_AFTER and self._start * 2 > len(self._entries):
             del self._entries[: self._start]
             self._start = 0
+
+    def covers(self, position: Position, collection: str) -> bool:
+        """Whether all that happened in `collection` above `position` can be told, change by change.
+
+        Not across a reset. Costs next to nothing, however long the history is.
+        """
+        return position >= self.floor and not any(
+            reset.position > position and concerns(reset, collection) for reset in self._resets
+        )
 
     def after(self, position: Position, limit: int | None = None) -> Sequence[Entry] | None:
         """Up to `limit` entries above `position`, in order; None when some of them are gone."""
@@ -60,6 +77,11 @@ class History:
             return None
         first = bisect_right(self._entries, position, lo=self._start, key=_position)
         return self._entries[first:] if limit is None else self._entries[first : first + limit]
+
+
+def concerns(entry: Entry, collection: str) -> bool:
+    """Whether `entry` is a reset of `collection`: what is known of it must be forgotten."""
+    return isinstance(entry, Reset) and (entry.collections is None or collection in entry.collections)
 
 
 def _size(entry: Entry) -> int:

@@ -9,6 +9,8 @@ from realtime.frames import Frame
 
 #: Messages of the connection itself (errors, pongs, resets) are small and always accepted up to this much more.
 CONTROL_MARGIN_BYTES = 512 * 1024
+#: The writer takes about this much at a time: what it has taken can no longer be dropped.
+TAKE_BYTES = 64 * 1024
 
 
 class Outbox:
@@ -21,6 +23,10 @@ class Outbox:
 
     def __init__(self, max_bytes: int) -> None:
         self.bytes = 0
+        #: What the socket has taken so far: while it grows, the client reads.
+        self.sent_bytes = 0
+        #: What the writer has taken and not sent: the socket is busy with it.
+        self._busy_bytes = 0
         self.max_bytes = max_bytes
         self._frames: deque[Frame] = deque()
         self._filled = asyncio.Event()
@@ -48,28 +54,45 @@ class Outbox:
         self.bytes += frame.size
         self._filled.set()
 
-    def drop_view(self, view: str) -> None:
+    def drop_view(self, view: str) -> list[Frame]:
         """Remove the frames of one view that the socket has not taken yet.
 
-        Waiting `position` frames go too: they would claim that the view has what is being dropped.
+        What claims that the view has everything up to a position goes too. Of that, `position` frames are forgotten;
+        the `pong` frames are returned, because somebody waits for them: send them when they are true again.
         """
-        kept = [frame for frame in self._frames if frame.view != view and frame.event_name != "position"]
-        self.bytes -= sum(frame.size for frame in self._frames) - sum(frame.size for frame in kept)
-        self._frames = deque(kept)
+        kept: deque[Frame] = deque()
+        pongs: list[Frame] = []
+        for frame in self._frames:
+            if frame.view == view or frame.claims_position:
+                self.bytes -= frame.size
+                if frame.event_name == "pong":
+                    pongs.append(frame)
+            else:
+                kept.append(frame)
+        self._frames = kept
         self._wake_waiters()
+        return pongs
 
     async def take(self) -> list[Frame]:
-        """All waiting frames; waits for the first. They count until `sent` is called. One taker at a time."""
+        """The next waiting frames, about TAKE_BYTES and at least one; waits for the first.
+
+        They count until `sent` is called. One taker at a time. Safe to cancel.
+        """
         while not self._frames:
             self._filled.clear()
             await self._filled.wait()
-        frames = list(self._frames)
-        self._frames.clear()
+        frames = [self._frames.popleft()]
+        size = frames[0].size
+        while self._frames and (size := size + self._frames[0].size) <= TAKE_BYTES:
+            frames.append(self._frames.popleft())
+        self._busy_bytes += sum(frame.size for frame in frames)
         return frames
 
     def sent(self, size: int) -> None:
         """The socket has taken `size` bytes of what `take` returned."""
         self.bytes -= size
+        self.sent_bytes += size
+        self._busy_bytes -= size
         self._wake_waiters()
 
     def _wake_waiters(self) -> None:
@@ -79,4 +102,10 @@ class Outbox:
     async def below(self, size: int) -> None:
         """Wait until at most `size` bytes are waiting."""
         while self.bytes > size:
+            await self._taken.wait()
+
+    async def drained(self, size: int) -> None:
+        """The same, once the socket has taken what it is busy with: that it is little does not mean that it moves."""
+        moved = self.sent_bytes + self._busy_bytes
+        while self.bytes > size or self.sent_bytes < moved:
             await self._taken.wait()

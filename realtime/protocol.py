@@ -19,6 +19,7 @@ MAX_SUBSCRIPTIONS = 100
 MESSAGES_PER_SECOND = 20
 MESSAGE_BURST = 150
 DEFAULT_LIMIT = 1_000
+MAX_ERROR_CHARACTERS = 300
 
 
 class CloseCode(enum.IntEnum):
@@ -143,7 +144,8 @@ def parse_client_message(text: str) -> Auth | Subscribe | Unsubscribe | Ping:
         first = error.errors()[0]
         # The discriminator's value is part of pydantic's path, but not of the client's message.
         place = ".".join(str(part) for part in first["loc"][1:]) or "message"
-        raise BadMessage(f"{place}: {first['msg']}", _id_of(text)) from None
+        # Pydantic quotes what it was given, which can be as long as the frame.
+        raise BadMessage(f"{place}: {first['msg']}"[:MAX_ERROR_CHARACTERS], _id_of(text)) from None
 
 
 def _id_of(text: str) -> str | None:

@@ -20,7 +20,6 @@ from documents import (
     Filter,
     Position,
     PublicForm,
-    Reset,
     ResourceClass,
     Result,
     Sort,
@@ -29,6 +28,7 @@ from documents import (
     sort_documents,
 )
 from realtime.feed import Feed
+from realtime.history import concerns
 from realtime.views import View
 
 logger = logging.getLogger("headwater.snapshots")
@@ -56,6 +56,15 @@ class Snapshot:
     complete: bool
 
 
+@dataclass(eq=False)
+class _Reading:
+    """A read under way, and how many wait for it."""
+
+    task: asyncio.Task[Snapshot]
+    collection: str
+    waiters: int = 0
+
+
 class HistoryTooShort(Exception):
     """The feed's history no longer reaches back to the beginning of the read."""
 
@@ -66,31 +75,57 @@ class Snapshots:
     def __init__(self, feed: Feed, reader: Reader) -> None:
         self._feed = feed
         self._reader = reader
-        self._running: dict[tuple[str, Sort, int], asyncio.Task[Snapshot]] = {}
+        self._running: dict[tuple[str, Sort, int], _Reading] = {}
+        self._tasks: set[asyncio.Task[Snapshot]] = set()
 
     async def read(self, view: View, sort: Sort, limit: int) -> Snapshot:
         """A snapshot of `view`, in `sort` order, of at most `limit` documents.
 
         Tries again when history was too short to make the read exact. A cancelled caller leaves the shared read to
-        the others. Raises what the reader raises.
+        the others; the last one ends it. Raises what the reader raises, and CancelledError when the read was
+        overtaken by a reset (see `reset`).
         """
         key = (view.id, sort, limit)
-        task = self._running.get(key)
-        if task is None:
+        reading = self._running.get(key)
+        if reading is None:
             task = asyncio.create_task(self._read(view, sort, limit), name=f"snapshot {view.id}")
-            self._running[key] = task
+            reading = self._running[key] = _Reading(task, view.resource.name)
+            self._tasks.add(task)
             task.add_done_callback(lambda done: self._finished(key, done))
-        return await asyncio.shield(task)
+        reading.waiters += 1
+        try:
+            # Shielded: a cancellation of one caller must not reach the others.
+            return await asyncio.shield(reading.task)
+        finally:
+            reading.waiters -= 1
+            if not reading.waiters:
+                self._end(key, reading)
+
+    def reset(self, collections: frozenset[str] | None) -> None:
+        """Give up the reads of these collections (None: all) that are under way.
+
+        Whoever subscribes again after a reset must not join a read from before it: that one would lead over the reset
+        as if nothing had happened, or wait for a cluster time that lies in a future which the database has left.
+        """
+        for key, reading in list(self._running.items()):
+            if collections is None or reading.collection in collections:
+                self._end(key, reading)
+
+    def _end(self, key: tuple[str, Sort, int], reading: _Reading) -> None:
+        if self._running.get(key) is reading:
+            del self._running[key]
+        reading.task.cancel()
 
     def _finished(self, key: tuple[str, Sort, int], task: asyncio.Task[Snapshot]) -> None:
-        if self._running.get(key) is task:
+        self._tasks.discard(task)
+        if (reading := self._running.get(key)) is not None and reading.task is task:
             del self._running[key]
         if not task.cancelled():
             task.exception()  # marks it as seen: every waiter may be gone
 
     async def stop(self) -> None:
         """End all reads."""
-        tasks = list(self._running.values())
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -131,7 +166,7 @@ class Snapshots:
         for entry in entries:
             if entry.position > result.read_at:
                 break
-            if isinstance(entry, Reset) and (entry.collections is None or view.resource.name in entry.collections):
+            if concerns(entry, view.resource.name):
                 raise HistoryTooShort
             if isinstance(entry, Change) and entry.collection == view.resource.name:
                 key = _key(entry.document_id)
@@ -160,11 +195,13 @@ class _Edge(dict[str, Any]):
 
 
 def _key(document_id: Any) -> Any:
-    """An id as a dictionary key: ids that are documents are not hashable."""
+    """An id as a dictionary key: ids that are documents are not hashable, and True equals 1 here but not there."""
+    if isinstance(document_id, bool):
+        return ("bool", document_id)
     try:
         hash(document_id)
     except TypeError:
-        return repr(document_id)
+        return ("document", repr(document_id))
     return document_id
 
 

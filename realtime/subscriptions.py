@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 from typing import TYPE_CHECKING
 
-from documents import Change, DatabaseAway, DocumentsError, Position, Principal, Sort
+from documents import Change, DatabaseAway, DocumentsError, Entry, Position, Principal, Reset, Sort
+from documents import ResetReason as FeedReset
 from realtime import protocol
 from realtime.frames import Frame, message_frame, snapshot_frame
+from realtime.history import concerns
 from realtime.views import View, ViewQuery
 
 if TYPE_CHECKING:
@@ -20,6 +23,17 @@ logger = logging.getLogger("headwater.subscriptions")
 #: Entries of history that are looked at before other tasks get a turn.
 CATCH_UP_ENTRIES = 500
 RETRY_SECONDS = 1.0
+
+_RESET_REASONS = {
+    FeedReset.DROPPED: protocol.ResetReason.SCHEMA_CHANGED,
+    FeedReset.RENAMED: protocol.ResetReason.SCHEMA_CHANGED,
+}
+
+
+def reset_reason(entry: Entry) -> protocol.ResetReason:
+    """What a reset of the feed is to a client."""
+    known = _RESET_REASONS.get(entry.reason) if isinstance(entry, Reset) else None
+    return known or protocol.ResetReason.HISTORY_LOST
 
 
 class State(enum.Enum):
@@ -75,14 +89,36 @@ class Subscription:
         """Begin. With `resume_after` the events above it are sent from history, and no snapshot."""
         self._resume_after = resume_after
         self._task = asyncio.create_task(self._run(), name=f"subscription {self.id}")
+        self._task.add_done_callback(self._task_ended)
 
-    async def end(self) -> None:
-        """Stop sending and leave the view. Safe to call twice."""
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a subscription to %s failed", self.view.resource.name, exc_info=error)
+            self.connection.unsubscribe_soon(self, reason="internal_error")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the subscription is over."""
+        return self.state is State.ENDED
+
+    def stop(self) -> None:
+        """Leave the view and put nothing more into the outbox, as of now.
+
+        Never waits. Safe to call twice, and from the subscription's own tasks.
+        """
+        if self.ended:
+            return
         self._leave_view()
         self.state = State.ENDED
         self._settled.set()
+        for task in (self._establishing, self._task):
+            if task is not None:
+                task.cancel()
+
+    async def end(self) -> None:
+        """Stop, and wait until the tasks have ended. Safe to call twice."""
+        self.stop()
         if self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     def _leave_view(self) -> None:
@@ -96,14 +132,16 @@ class Subscription:
 
     def reset(self, reason: protocol.ResetReason) -> None:
         """The view can no longer be continued. The task tells the client and starts again. Never waits."""
-        if self.state is State.ENDED:
+        if self.ended:
             return
         # Access that was lost outranks what was noticed before: what is still waiting may no longer be seen.
         if self._reason is None or reason is protocol.ResetReason.ACCESS_CHANGED:
             self._reason = reason
         self.state = State.RESETTING
         self._settled.clear()
-        self.connection.outbox.drop_view(self.view.id)
+        # Not even what was to be recovered: the client is about to forget all that it has.
+        self._resume_after = None
+        self.connection.drop_view(self.view.id)
         self._reset.set()
         if self._establishing is not None:
             # Delivered before any more of it runs: not one frame of the old view goes out after this.
@@ -115,7 +153,7 @@ class Subscription:
         Does nothing where the change makes no difference to what the view contains.
         """
         index = self.connection.views
-        if self.state is State.ENDED or index.identify(self.query, principal) == self.view.id:
+        if self.ended or index.identify(self.query, principal) == self.view.id:
             return
         self.reset(protocol.ResetReason.ACCESS_CHANGED)
 
@@ -125,33 +163,39 @@ class Subscription:
             await self._settled.wait()
 
     async def _run(self) -> None:
-        while True:
+        while not self.ended:
             establishing = asyncio.create_task(self._establish(), name=f"establish {self.id}")
             self._establishing = establishing
             resetting = asyncio.create_task(self._reset.wait())
             try:
                 await asyncio.wait({establishing, resetting}, return_when=asyncio.FIRST_COMPLETED)
-                if establishing.done() and not establishing.cancelled() and (error := establishing.exception()):
-                    await self._failed(error)
-                    continue
-                # Either live, which lasts until the next reset, or already reset on the way.
-                await resetting
+                if not self._reset.is_set():
+                    if not establishing.cancelled() and establishing.exception() is None:
+                        await resetting  # live, which lasts until the next reset
+                    else:
+                        await self._failed(None if establishing.cancelled() else establishing.exception())
             finally:
                 # A cancellation here (unsubscribe, the socket closed) loses nothing: the view is being left.
                 establishing.cancel()
                 resetting.cancel()
                 await asyncio.gather(establishing, resetting, return_exceptions=True)
-            await self._announce_reset()
+            if self._reset.is_set():
+                await self._announce_reset()
 
-    async def _failed(self, error: BaseException) -> None:
-        """The way to live failed: the database is away, or the query cannot be run. Never end in silence."""
-        if isinstance(error, DatabaseAway):
+    async def _failed(self, error: BaseException | None) -> None:
+        """The way to live failed: the database is away, or the query cannot be run. Never end in silence.
+
+        Returns when it is time to try again, or at the next reset. `error` is None when the read was given up.
+        """
+        if error is None or isinstance(error, DatabaseAway):
             logger.warning("a snapshot of %s failed, trying again: %s", self.view.resource.name, error)
         else:
             logger.error("a snapshot of %s failed, trying again", self.view.resource.name, exc_info=error)
             if not isinstance(error, DocumentsError):
                 self.connection.unsubscribe_soon(self, reason="internal_error")
-        await asyncio.sleep(RETRY_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_SECONDS):
+                await self._reset.wait()
 
     async def _establish(self) -> None:
         self.state = State.READING
@@ -168,7 +212,7 @@ class Subscription:
         last = len(snapshot.pages) - 1
         for number, page in enumerate(snapshot.pages):
             # The next page only when this one is on its way: a slow reader costs one page and not the whole result.
-            await self.connection.outbox.below(self.connection.outbox.max_bytes // 4)
+            await self.connection.room(self.connection.outbox.max_bytes // 4)
             await self._put(snapshot_frame(id=self.id, view=self.view.id, items=page, more=number < last))
         await self._catch_up(snapshot.position, ready_first=True, complete=snapshot.complete)
 
@@ -177,6 +221,8 @@ class Subscription:
         feed = self.connection.feed
         if ready_first:
             self._send_ready(position, complete)
+        if self.ended:  # the client did not even take `ready`
+            return
         self.state = State.CATCHING_UP
         while True:
             entries = feed.history.after(position, CATCH_UP_ENTRIES)
@@ -185,6 +231,9 @@ class Subscription:
                 return
             for entry in entries:
                 position = entry.position
+                if concerns(entry, self.view.resource.name):
+                    self.reset(reset_reason(entry))
+                    return
                 if isinstance(entry, Change) and entry.collection == self.view.resource.name:
                     frame = self.view.event(entry)
                     if frame is not None:
@@ -195,14 +244,15 @@ class Subscription:
         # From here to the end there is no await: the fan-out takes over exactly where history ended.
         if not ready_first:
             self._send_ready(max(position, feed.head), complete)
-        self.state = State.LIVE
-        self._settled.set()
+        if not self.ended:
+            self.state = State.LIVE
+            self._settled.set()
 
     async def _put(self, frame: Frame) -> None:
         """Put a frame into the outbox as soon as there is room for it."""
         outbox = self.connection.outbox
         while not outbox.put(frame):
-            await outbox.below(max(0, outbox.max_bytes - frame.size))
+            await self.connection.room(max(0, outbox.max_bytes - frame.size))
 
     def _send_ready(self, position: Position, complete: bool) -> None:
         text = self.connection.positions.encode(position)
@@ -219,8 +269,15 @@ class Subscription:
         self._reset.clear()
         self._reason = None
         self.connection.send(message_frame(reset))
+        if self.ended:  # the client did not even take the reset
+            return
         if reason is protocol.ResetReason.ACCESS_CHANGED:
+            principal = self.connection.principal
+            if not self.connection.views.permits(self.query, self._sort, principal):
+                # To go on would tell by its results what fields hold that the user may no longer see.
+                self.connection.unsubscribe_soon(self, reason="access_changed")
+                return
             self._leave_view()
-            self.view = self.connection.views.attach(self.query, self.connection.principal)
+            self.view = self.connection.views.attach(self.query, principal)
             self.view.subscriptions.add(self)
         self.state = State.READING

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from documents import (
     Change,
     DocumentTest,
+    Fields,
     Filter,
     PositionCodec,
     Principal,
     PublicForm,
     ResourceClass,
+    Sort,
     Store,
     Stored,
     canonical,
@@ -26,6 +28,8 @@ from documents import (
     public_value,
     rfc3339,
 )
+from documents.filters import And, Compare, ElementMatch, Not, NotCompare, Or
+from documents.shapes import FieldType
 from realtime.frames import Frame, event_frame
 from realtime.protocol import Op
 
@@ -111,6 +115,34 @@ class View:
         return {name: value for name, value in document.items() if name in self.selected or name == "id"}
 
 
+def _paths(node: Filter) -> Iterator[str]:
+    """The stored paths that a filter looks at; within `$elemMatch` only the array's."""
+    match node:
+        case Compare() | ElementMatch():
+            yield node.path
+        case And() | Or():
+            for part in node.parts:
+                yield from _paths(part)
+        case Not():
+            yield from _paths(node.part)
+        case NotCompare():
+            for operand in node.operands:
+                yield from _paths(operand)
+
+
+def _shape(fields: Fields) -> str:
+    """The fields' names and types as text, the same in every process (the markers' functions have no such form)."""
+    return ",".join(f"{f.name}>{f.public}:{_type_shape(f.type)}" for f in sorted(fields.values(), key=lambda f: f.name))
+
+
+def _type_shape(field_type: FieldType) -> str:
+    inner = [] if field_type.item is None else [_type_shape(field_type.item)]
+    inner += [_type_shape(alternative) for alternative in field_type.alternatives]
+    if field_type.fields is not None:
+        inner.append(_shape(field_type.fields))
+    return f"{field_type.kind}{'?' if field_type.nullable else ''}({';'.join(inner)})"
+
+
 class ViewIndex:
     """All views of this worker that somebody subscribes to, by collection."""
 
@@ -175,8 +207,19 @@ class ViewIndex:
     def _schema(self, resource: ResourceClass) -> bytes:
         """A fingerprint of the class's declared fields: a view of another version of the class is another view."""
         if (known := self._schemas.get(resource.name)) is None:
-            known = self._schemas[resource.name] = hashlib.blake2b(repr(resource.fields).encode()).digest()
+            known = self._schemas[resource.name] = hashlib.blake2b(_shape(resource.fields).encode()).digest()
         return known
+
+    @staticmethod
+    def permits(query: ViewQuery, sort: Sort, principal: Principal) -> bool:
+        """Whether `principal` may see every field that the query filters, sorts or selects by.
+
+        A query is checked when it is parsed; this is for one that was, and whose user has other rights by now.
+        """
+        visible = query.resource.visible(principal.roles)
+        stored = [*_paths(query.filter), *(key.path for key in sort)]
+        public = {known.public for known in visible.values()}
+        return all(path.split(".")[0] in visible for path in stored) and public.issuperset(query.fields or ())
 
     def of_collection(self, name: str) -> Sequence[View]:
         """The views of one collection. A copy: listeners may release views while they walk it."""

@@ -1,0 +1,190 @@
+"""This worker's connections, and the fan-out of changes to them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from documents import ANONYMOUS, Change, Entry, Position, PositionCodec, Principal, Reset
+from realtime import protocol
+from realtime.connections import Connection, Resolve, SubscribeRequest
+from realtime.feed import Feed
+from realtime.history import concerns
+from realtime.protocol import CloseCode
+from realtime.snapshots import Snapshots
+from realtime.subscriptions import State, Subscription, reset_reason
+from realtime.views import View, ViewIndex
+
+logger = logging.getLogger("headwater.connections")
+
+MAX_RIGHTS_CHANGES = 10_000
+
+
+class ConnectionManager:
+    """All connections of this worker. Listens to the feed and fans each change out to the views' subscribers.
+
+    Fan-out never awaits: a slow socket costs its own outbox and delays nobody.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        views: ViewIndex,
+        snapshots: Snapshots,
+        positions: PositionCodec,
+        *,
+        outbox_max_bytes: int,
+    ) -> None:
+        self.feed = feed
+        self.views = views
+        self.snapshots = snapshots
+        self.positions = positions
+        self.deliveries = 0
+        self._outbox_max_bytes = outbox_max_bytes
+        self._connections: set[Connection] = set()
+        self._by_user: dict[object, set[Connection]] = {}
+        self._rights_changed: dict[object, Position] = {}
+        self._rights_unknown = Position.ZERO
+        self._tasks: list[asyncio.Task[None]] = []
+        self.draining = False
+
+    def start(self) -> None:
+        """Listen to the feed and send heartbeats."""
+        self.feed.add_listener(self._fan_out)
+        self._tasks = [
+            asyncio.create_task(self._beat(), name="heartbeats"),
+            asyncio.create_task(self._watch_feed(), name="feed watch"),
+        ]
+
+    async def stop(self) -> None:
+        """End all connections' tasks and the snapshot reads."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connection in list(self._connections):
+            await connection.end()
+        await self.snapshots.stop()
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def connect(self, principal: Principal = ANONYMOUS) -> Connection:
+        """A new connection. The transport must call its `end`."""
+        connection = Connection(self, principal, self._outbox_max_bytes)
+        self._connections.add(connection)
+        self._by_user.setdefault(principal.user_id, set()).add(connection)
+        if self.draining:
+            self._go_away(connection)
+        elif self.feed.failed.is_set():
+            connection.close(CloseCode.SERVICE_RESTART)
+        return connection
+
+    def rename(self, connection: Connection, principal: Principal) -> None:
+        """The connection now belongs to `principal`."""
+        self._forget(connection)
+        connection.principal = principal
+        self._by_user.setdefault(principal.user_id, set()).add(connection)
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
+        self._connections.discard(connection)
+        self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        user_id = connection.principal.user_id
+        if (connections := self._by_user.get(user_id)) is not None:
+            connections.discard(connection)
+            if not connections:
+                del self._by_user[user_id]
+
+    def drain(self) -> None:
+        """The worker is about to stop: tell everybody to reconnect elsewhere, and close. Safe to call twice."""
+        if not self.draining:
+            self.draining = True
+            for connection in list(self._connections):
+                self._go_away(connection)
+
+    @staticmethod
+    def _go_away(connection: Connection) -> None:
+        connection.send_message(protocol.GoAway(reason="draining", retry_after_ms=(500, 5_000)))
+        connection.close(CloseCode.DRAINING)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(protocol.HEARTBEAT_SECONDS)
+            for connection in list(self._connections):
+                connection.beat()
+
+    async def _watch_feed(self) -> None:
+        await self.feed.failed.wait()
+        # Without a feed there is nothing to be had here, and to go on would be silence.
+        for connection in list(self._connections):
+            connection.close(CloseCode.SERVICE_RESTART)
+
+    def _fan_out(self, entry: Entry) -> None:
+        if isinstance(entry, Change):
+            for view in self.views.of_collection(entry.collection):
+                # Subscriptions that are not live yet find the change in the history.
+                live = [s for s in view.subscriptions if s.state is State.LIVE]
+                if live:
+                    self._deliver(view, entry, live)
+        elif isinstance(entry, Reset):
+            self.snapshots.reset(entry.collections)
+            reason = reset_reason(entry)
+            for view in self.views:
+                if concerns(entry, view.resource.name):
+                    for subscription in list(view.subscriptions):
+                        subscription.reset(reason)
+
+    def _deliver(self, view: View, change: Change, live: list[Subscription]) -> None:
+        try:
+            frame = view.event(change)
+        except Exception:
+            # One document that cannot be encoded must neither stop the feed nor be skipped in silence.
+            logger.exception("a change of %s cannot be made into an event", change.collection)
+            for subscription in live:
+                subscription.reset(protocol.ResetReason.HISTORY_LOST)
+            return
+        if frame is not None:
+            self.deliveries += len(live)
+            for subscription in live:
+                subscription.deliver(frame)
+
+    def user_changed(self, user_id: object, principal: Principal | None, position: Position) -> None:
+        """A user's rights are now those of `principal` (None: the user may no longer sign in), as of `position`."""
+        self._rights_changed[user_id] = position
+        if len(self._rights_changed) > MAX_RIGHTS_CHANGES:
+            # Positions below the floor of the history cannot be resumed from in any case.
+            floor = self.feed.history.floor
+            self._rights_changed = {user: at for user, at in self._rights_changed.items() if at >= floor}
+        for connection in list(self._by_user.get(user_id, ())):
+            if principal is None:
+                connection.close(CloseCode.FORBIDDEN)
+            else:
+                connection.move(principal)
+
+    def rights_unknown(self, position: Position, resolve: Resolve) -> None:
+        """Any user's rights may have changed, as of `position`."""
+        self._rights_unknown = position
+        for connection in list(self._connections):
+            connection.recheck(resolve)
+
+    def session_ended(self, session_id: str) -> None:
+        """A session was ended: close its connections."""
+        for connection in list(self._connections):
+            if connection.session_id == session_id:
+                connection.close(CloseCode.FORBIDDEN)
+
+    def recoverable(self, request: SubscribeRequest, view: str, principal: Principal) -> Position | None:
+        """The position to resume after; None when what was missed cannot be told exactly. All or nothing."""
+        if request.since is None:
+            return None
+        since_view, position = request.since
+        if since_view != view or position > self.feed.head or position <= self.feed.forked_at:
+            return None
+        changed = self._rights_changed.get(principal.user_id)
+        if changed is not None and position < changed:
+            return None
+        if principal.signed_in and position < self._rights_unknown:
+            return None
+        return position if self.feed.history.covers(position, request.query.resource.name) else None

@@ -1,0 +1,62 @@
+"""What the feed owes the database: checkpoints to resume from, and the schema where a collection was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+
+from documents import Action, Checkpoints, Database, DocumentsError, Entry, Registry, Reset, install
+from realtime.feed import Feed
+
+logger = logging.getLogger("headwater.upkeep")
+
+INTERVAL = dt.timedelta(seconds=1)
+
+
+class Upkeep:
+    """Stores a checkpoint each second, and installs the schema again after a drop, a rename or a restored database.
+
+    A checkpoint is that of an entry which every listener has had, so a restart from it misses nothing.
+    """
+
+    def __init__(
+        self, feed: Feed, checkpoints: Checkpoints, database: Database, registry: Registry, action: Action
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._database = database
+        self._registry = registry
+        self._action = action
+        self._last: Entry | None = None
+        self._schema_lost = False
+        feed.add_listener(self._on_entry)
+
+    def _on_entry(self, entry: Entry) -> None:
+        self._last = entry
+        if isinstance(entry, Reset):
+            self._schema_lost = True
+
+    async def run(self) -> None:
+        """Work until cancelled. What fails is logged and tried again at the next turn."""
+        while True:
+            try:
+                await self._once()
+            except DocumentsError as error:
+                logger.warning("upkeep of the database failed, trying again: %s", error)
+            except Exception:
+                # Whatever it is, the next turn may succeed; a worker without checkpoints must not go unnoticed.
+                logger.exception("upkeep of the database failed, trying again")
+            await asyncio.sleep(INTERVAL.total_seconds())
+
+    async def _once(self) -> None:
+        if self._schema_lost:
+            # Cleared before the work, so that a drop during it is not forgotten, and set again if it fails.
+            self._schema_lost = False
+            try:
+                await install(self._database, self._registry, self._action)
+                await self._checkpoints.install()
+            except BaseException:
+                self._schema_lost = True
+                raise
+        if self._last is not None:
+            await self._checkpoints.save(self._last.checkpoint)
