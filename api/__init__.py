@@ -1,6 +1,6 @@
 """The HTTP and WebSocket edges. See README.md."""
 
-from api.app import create_app
+from api.app import create_app, openapi_document
 from api.passwords import Passwords
 from api.services import Services
 from api.settings import IN_MEMORY, Settings, SettingsRefused, load_settings
@@ -15,4 +15,5 @@ __all__ = [
     "Tokens",
     "create_app",
     "load_settings",
+    "openapi_document",
 ]

@@ -14,11 +14,11 @@ from api.callers import SignedInCaller
 from api.passwords import Busy
 from api.problems import Problem
 from api.services import Services, ServicesOf
+from api.settings import MAX_PASSWORD, MIN_PASSWORD
 from documents import DocumentRefused, Fault, encode_json, public_user
 
 router = APIRouter()
 
-MIN_PASSWORD, MAX_PASSWORD = 8, 128
 #: The commonest passwords that are long enough (NIST SP 800-63B, 5.1.1.2, asks to refuse such).
 _COMMON_PASSWORDS = frozenset(
     """
@@ -175,6 +175,7 @@ async def login(request: Request, services: ServicesOf) -> Response:
     return Response(encode_json(answer), media_type=JSON, headers=_NO_STORE)
 
 
+@router.head("/users/me", include_in_schema=False)
 @router.get(
     "/users/me",
     operation_id="get_own_account",

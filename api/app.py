@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
@@ -13,12 +14,25 @@ from api.middleware import Envelope
 from api.problems import install_problems
 from api.resource_routes import resource_router
 from api.services import Services
+from api.settings import Settings
+from documents import Registry, forms_of
 
 PREFIX = "/api/v1"
 
 
 def create_app(services: Services) -> FastAPI:
     """The application that serves `services`. Does not start or stop them."""
+    app = _assemble(services.settings, services.registry)
+    app.state.services = services
+    return app
+
+
+def openapi_document(settings: Settings, registry: Registry) -> dict[str, Any]:
+    """The OpenAPI document of an application, which needs no database."""
+    return _assemble(settings, registry).openapi()
+
+
+def _assemble(settings: Settings, registry: Registry) -> FastAPI:
     app = FastAPI(
         title="Headwater",
         version=_version(),
@@ -31,26 +45,25 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.services = services
     install_problems(app)
     router = APIRouter(prefix=PREFIX)
     router.include_router(account_routes.router)
     router.include_router(websocket.router)
     models: list[type[BaseModel]] = [*account_routes.MODELS]
-    for resource in services.registry:
+    for resource in registry:
         if resource.declared.generic:
-            forms = services.store.forms(resource)
-            router.include_router(resource_router(resource, services))
+            forms = forms_of(resource)
+            router.include_router(resource_router(resource, forms, settings))
             models += [forms.create, forms.update, forms.public, openapi.page_model(resource, forms)]
     app.include_router(router)
     app.include_router(health.router)
     app.include_router(pages.router)
     pages.mount_assets(app)
     openapi.install_openapi(app, models)
-    if services.settings.allowed_origins:
+    if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=list(services.settings.allowed_origins),
+            allow_origins=list(settings.allowed_origins),
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"],
             expose_headers=["ETag", "Location", "Link", "X-Position", "X-Request-ID", "X-Total-Count"],

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from fastapi import Request
 
 from api.problems import Problem
-from documents import Fault
+from documents import Fault, InvalidInput
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 
+#: Decoding this much takes about a millisecond; larger bodies are decoded off the event loop.
+_LARGE = 64 * 1024
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+#: What BSON can hold; what a document may hold is decided by its class.
+_INT64 = range(-(2**63), 2**63)
+
+Loc = tuple[str | int, ...]
+
 
 async def read_json(request: Request, accepted: tuple[str, ...], *, max_bytes: int) -> Any:
-    """The decoded JSON body. Answers 415, 413 or 400 otherwise; counts bytes while they arrive."""
+    """The decoded JSON body. Answers 415, 413 or 400 otherwise, and 422 as `decode_json` raises it.
+
+    A body that declares too great a length is refused unread; otherwise bytes are counted while they arrive.
+    """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in accepted:
         raise Problem(
@@ -23,13 +39,119 @@ async def read_json(request: Request, accepted: tuple[str, ...], *, max_bytes: i
             f"The body must be {' or '.join(accepted)}.",
             headers={"Accept-Patch" if request.method == "PATCH" else "Accept": ", ".join(accepted)},
         )
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
-            raise Problem(413, f"The body is larger than {max_bytes} bytes.")
+            raise _too_large(max_bytes)
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        text = body.decode()
+        return await asyncio.to_thread(decode_json, text, "body") if len(text) > _LARGE else decode_json(text, "body")
+    except UnicodeDecodeError as error:
+        place = Fault(("body", error.start), "not valid UTF-8", "unicode")
+        raise Problem(400, "The body is not UTF-8.", errors=[place]) from None
+    except json.JSONDecodeError as error:
         place = Fault(("body", error.lineno, error.colno), f"not valid JSON: {error.msg}", "json_invalid")
         raise Problem(400, "The body is not valid JSON.", errors=[place]) from None
+
+
+def _too_large(max_bytes: int) -> Problem:
+    return Problem(413, f"The body is larger than {max_bytes} bytes.")
+
+
+def decode_json(text: str, *loc: str | int) -> Any:
+    """`text` decoded, with what RFC 8259 leaves open refused: repeated names, NaN, infinities, lone surrogates.
+
+    Raises json.JSONDecodeError for what is not JSON, and InvalidInput, with places that begin with `loc`, for JSON
+    that is not accepted.
+    """
+    reader = _Reader()
+    try:
+        value = reader.decode(text)
+    except RecursionError:
+        raise InvalidInput.at(*loc, msg="the JSON is nested too deeply", type="too_deep") from None
+    # A decoder does not know where it is, so faults are left in the value and their places found afterwards. Text that
+    # was valid UTF-8 has surrogates only from escapes.
+    if reader.refused or _SURROGATE.search(text):
+        faults = list(_faults_of(value, loc))
+        if faults:
+            raise InvalidInput(faults)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """Stands in a decoded value where something was that is not accepted."""
+
+    name: str | None
+    msg: str
+    type: str
+
+
+class _Reader:
+    """Decodes one text, and leaves `_Refused` where something is not accepted."""
+
+    def __init__(self) -> None:
+        self.refused = False
+        self._decoder = json.JSONDecoder(
+            object_pairs_hook=self._object,
+            parse_int=self._integer,
+            parse_float=self._float,
+            parse_constant=self._constant,
+        )
+
+    def decode(self, text: str) -> Any:
+        return self._decoder.decode(text)
+
+    def _refuse(self, name: str | None, msg: str, type: str) -> _Refused:
+        self.refused = True
+        return _Refused(name, msg, type)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> Any:
+        content = dict(pairs)
+        if len(content) == len(pairs):
+            return content
+        left = iter(content)  # in the order of first occurrence
+        repeated = next((name for name, _ in pairs if name != next(left, None)), None)
+        return self._refuse(repeated, "the name occurs twice in its object", "repeated")
+
+    def _integer(self, digits: str) -> Any:
+        # The length first: converting a million digits takes long, and Python refuses to.
+        if len(digits) < 22 and (number := int(digits)) in _INT64:
+            return number
+        return self._refuse(None, "the integer is beyond ±(2^53-1)", "int_range")
+
+    def _float(self, digits: str) -> Any:
+        number = float(digits)
+        return number if math.isfinite(number) else self._constant(digits)
+
+    def _constant(self, _name: str) -> _Refused:
+        return self._refuse(None, "a finite number is expected", "finite_number")
+
+
+def _faults_of(value: Any, loc: Loc) -> Iterator[Fault]:
+    match value:
+        case _Refused():
+            place = loc if value.name is None else (*loc, _printable(value.name))
+            yield Fault(place, value.msg, value.type)
+        case str() if not _is_text(value):
+            yield Fault(loc, "the text contains half of a surrogate pair", "surrogate")
+        case list():
+            for index, inner in enumerate(value):
+                yield from _faults_of(inner, (*loc, index))
+        case dict():
+            for name, inner in value.items():
+                if not _is_text(name):
+                    yield Fault((*loc, _printable(name)), "the name contains half of a surrogate pair", "surrogate")
+                yield from _faults_of(inner, (*loc, _printable(name)))
+
+
+def _is_text(text: str) -> bool:
+    return text.isascii() or _printable(text) == text
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

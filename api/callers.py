@@ -24,8 +24,13 @@ async def caller_of_token(services: Services, token: str) -> Caller:
         raise Problem(401, "The access token is not valid, or it has expired.", headers=_INVALID) from None
     principal = await services.principals.resolve(access.user_id, access.session_id)
     if principal is None:
-        raise Problem(401, "The session has ended, or the account may no longer sign in.", headers=_INVALID)
+        raise session_ended()
     return Caller(principal, access)
+
+
+def session_ended() -> Problem:
+    """The answer to a token that is right, but whose session or user is gone."""
+    return Problem(401, "The session has ended, or the account may no longer sign in.", headers=_INVALID)
 
 
 async def caller_of(connection: HTTPConnection) -> Caller:

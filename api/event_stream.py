@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
+from api.callers import session_ended
 from api.queries import LiveRequest, parse_live
 from api.services import Caller, Services
 from documents import InvalidInput, Position, ResourceClass
@@ -17,6 +20,7 @@ from realtime.protocol import CloseCode
 
 #: How long the last frames may take to leave when the server closes the stream.
 FLUSH_SECONDS = 2.0
+_QUALITY = re.compile(r"q=([01](?:\.\d{0,3})?)")
 #: Answers to messages that a client of an event stream cannot send.
 _NOT_SENT = frozenset({"subscribed", "auth_expiring"})
 _HEADERS = [
@@ -25,6 +29,22 @@ _HEADERS = [
     # nginx buffers answers by default, which would hold events back.
     (b"x-accel-buffering", b"no"),
 ]
+
+
+def prefers_events(accept: Sequence[str]) -> bool:
+    """Whether `Accept` headers ask for text/event-stream by name, and for JSON less (RFC 9110, 12.5.1)."""
+    events, json = 0.0, 0.0
+    for part in ",".join(accept).split(","):
+        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            if found := _QUALITY.fullmatch(parameter):
+                quality = float(found.group(1))
+        if media_type == "text/event-stream":
+            events = quality
+        elif media_type == "application/json":
+            json = quality
+    return events > json
 
 
 def live_list(request: Request, resource: ResourceClass, caller: Caller, services: Services) -> Response:
@@ -56,9 +76,16 @@ class EventStream(Response):
         manager = self._services.manager
         connection = manager.connect(self._caller.principal)
         try:
-            if self._caller.token is not None:
-                connection.session_id = self._caller.token.session_id
-                connection.watch_expiry(self._caller.token.expires_at)
+            if (token := self._caller.token) is not None:
+                connection.session_id = token.session_id
+                connection.watch_expiry(token.expires_at)
+                # A sign-out or a change of rights may have passed by since the request was authenticated. From here on
+                # the manager would tell this connection of it.
+                principal = await self._services.principals.resolve(token.user_id, token.session_id)
+                if principal is None:
+                    raise session_ended()
+                if principal != connection.principal:
+                    manager.rename(connection, principal)
             connection.subscribe(self._request())
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             writing = asyncio.create_task(_write(connection, send))

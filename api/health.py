@@ -12,13 +12,13 @@ router = APIRouter(prefix="/health", include_in_schema=False)
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
-@router.get("/live")
+@router.api_route("/live", methods=["GET", "HEAD"])
 async def live() -> Response:
     """The process runs. Never depends on anything else."""
     return Response(encode_json({"status": "live"}), media_type=JSON, headers=_NO_STORE)
 
 
-@router.get("/ready")
+@router.api_route("/ready", methods=["GET", "HEAD"])
 async def ready(services: ServicesOf) -> Response:
     """200 when requests can be served: the database answers, and the worker is not draining. Else 503."""
     checks = {"database": "ok", "feed": "ok", "worker": "ok"}

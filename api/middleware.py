@@ -1,14 +1,18 @@
-"""What every HTTP answer has: a request id and security headers; and one place where unknown errors end."""
+"""What every HTTP answer has: a request id and security headers; and the one place where unknown errors end."""
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import Problem, problem_response
+
+logger = logging.getLogger("headwater.api")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
@@ -56,11 +60,14 @@ class Envelope:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            logger.debug("%s %s: the client left before it had sent its body", scope["method"], scope["path"])
         except Exception:
-            # The application has answered and logged what it could. An error after the head of an answer was sent can
-            # only end the connection.
+            # The one place that sees errors of no known kind: whatever was not logged here would be lost.
+            logger.exception("%s %s failed (request %s)", scope["method"], scope["path"], request_id)
             if started:
-                raise
+                # The head of another answer was sent. The server ends the connection when the answer is incomplete.
+                return
             problem = Problem(500, "Something went wrong on the server.")
             response = problem_response(problem, path=scope["path"], request_id=request_id)
             await response(scope, receive, send_with_headers)

@@ -33,25 +33,25 @@ def _page(name: str, policy: str) -> HTMLResponse:
     return HTMLResponse((_WEB / name).read_text("utf-8"), headers={"Content-Security-Policy": policy})
 
 
-@router.get("/")
+@router.api_route("/", methods=["GET", "HEAD"])
 async def index() -> HTMLResponse:
     """What is here."""
     return _page("index.html", _PAGE_POLICY)
 
 
-@router.get("/docs")
+@router.api_route("/docs", methods=["GET", "HEAD"])
 async def swagger() -> HTMLResponse:
     """Swagger UI."""
     return _page("docs.html", _VIEWER_POLICY)
 
 
-@router.get("/redoc")
+@router.api_route("/redoc", methods=["GET", "HEAD"])
 async def redoc() -> HTMLResponse:
     """ReDoc."""
     return _page("redoc.html", _VIEWER_POLICY)
 
 
-@router.get("/favicon.ico")
+@router.api_route("/favicon.ico", methods=["GET", "HEAD"])
 async def favicon() -> FileResponse:
     """The icon that browsers ask for unasked."""
     return FileResponse(_WEB / "static" / "favicon.svg", media_type="image/svg+xml")

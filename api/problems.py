@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from api.methods import allowed_methods
 from documents import (
     Contended,
     DatabaseAway,
@@ -156,11 +157,19 @@ def install_problems(app: FastAPI) -> None:
     async def answer(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
         request_id = getattr(request.state, "request_id", "")
-        if problem.status >= 500:
+        path = request.scope["path"]
+        if problem.status == 405:
+            allowed = allowed_methods(request.app.routes, request.scope)
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers={"Allow": allowed})
+            problem.headers["Allow"] = allowed
+        elif problem.status >= 500:
             # Known causes need no stack trace; unknown ones do.
-            cause = None if isinstance(error, DatabaseAway | Contended) else error
-            logger.error("%s %s failed: %s", request.method, request.url.path, type(error).__name__, exc_info=cause)
-        return problem_response(problem, path=request.url.path, request_id=request_id)
+            cause = None if isinstance(error, Problem | DatabaseAway | Contended) else error
+            level = logging.WARNING if cause is None else logging.ERROR
+            logger.log(level, "%s %s failed: %s", request.method, path, type(error).__name__, exc_info=cause)
+        return problem_response(problem, path=path, request_id=request_id)
 
-    for kind in (Problem, DocumentsError, HTTPException, RequestValidationError, Exception):
+    # Errors of no known kind are not for a handler here: `middleware.Envelope` is around the whole application.
+    for kind in (Problem, DocumentsError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-import orjson
-
+from api.bodies import decode_json
 from documents import (
     EVERYTHING,
     Count,
@@ -199,8 +199,8 @@ def parse_live(
 
 def _json(text: str, name: str) -> Any:
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        return decode_json(text, "query", name)
+    except json.JSONDecodeError as error:
         raise FilterRefused.at("query", name, msg=f"not valid JSON: {error}", type="json_invalid") from None
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import datetime as dt
 from email.utils import format_datetime
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Request, Response
-from fastapi.datastructures import URL
 
 from api import openapi
 from api.bodies import JSON, MERGE_PATCH, read_json
 from api.callers import CallerOf, challenge_unless_signed_in
-from api.event_stream import live_list
+from api.event_stream import live_list, prefers_events
 from api.queries import ListRequest, parse_list
 from api.services import Services, ServicesOf
+from api.settings import Settings
 from documents import (
     Forbidden,
+    Forms,
     Found,
     Page,
     Position,
@@ -29,12 +31,13 @@ from documents import (
 _COMMON = {"Cache-Control": "private, no-cache", "Vary": "Accept, Authorization, X-API-Key, Origin"}
 
 
-def resource_router(resource: ResourceClass, services: Services) -> APIRouter:
+def resource_router(resource: ResourceClass, forms: Forms, settings: Settings) -> APIRouter:
     """The routes of one class, under its collection's name."""
     router = APIRouter(prefix=f"/{resource.name}", tags=[resource.label])
     routes = _Routes(resource)
-    docs = openapi.Operations(resource, services.store.forms(resource), services.settings)
+    docs = openapi.Operations(resource, forms, settings)
     router.add_api_route("", routes.list, methods=["GET"], **docs.list_page())
+    router.add_api_route("", routes.list, methods=["HEAD"], include_in_schema=False)
     router.add_api_route("", routes.create, methods=["POST"], **docs.create())
     router.add_api_route("/{id}", routes.get, methods=["GET"], **docs.get())
     router.add_api_route("/{id}", routes.get, methods=["HEAD"], include_in_schema=False)
@@ -51,7 +54,8 @@ class _Routes:
         self._resource = resource
 
     async def list(self, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
-        if "text/event-stream" in request.headers.get("accept", ""):
+        # HEAD is about the page: a live answer has no end, so its head alone says nothing.
+        if request.method == "GET" and prefers_events(request.headers.getlist("accept")):
             return live_list(request, self._resource, caller, services)
         asked = parse_list(
             self._resource,
@@ -64,7 +68,7 @@ class _Routes:
         if page.total is not None:
             headers["X-Total-Count"] = str(page.total)
         if page.has_next:
-            headers["Link"] = f'<{_next_url(request.url, page, asked)}>; rel="next"'
+            headers["Link"] = f'<{_next_url(request, page, asked)}>; rel="next"'
         return Response(encode_json(_page_content(page, asked)), media_type=JSON, headers=headers)
 
     async def create(self, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
@@ -74,7 +78,7 @@ class _Routes:
         except Forbidden:
             challenge_unless_signed_in(caller)
             raise
-        location = f"{request.url.path.rstrip('/')}/{found.document['id']}"
+        location = f"{_path(request)}/{quote(str(found.document['id']), safe='')}"
         return _answer(services, found, status=201, headers={"Location": location})
 
     async def get(self, id: str, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
@@ -94,7 +98,7 @@ class _Routes:
         except Forbidden:
             challenge_unless_signed_in(caller)
             raise
-        headers = {"Location": request.url.path} if created else None
+        headers = {"Location": _path(request)} if created else None
         return _answer(services, found, status=201 if created else 200, headers=headers)
 
     async def patch(self, id: str, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
@@ -167,10 +171,13 @@ def _selected(document: dict[str, Any], fields: tuple[str, ...] | None) -> dict[
     return {name: value for name, value in document.items() if name in fields or name == "id"}
 
 
-def _next_url(url: URL, page: Page, asked: ListRequest) -> str:
+def _next_url(request: Request, page: Page, asked: ListRequest) -> str:
     """The path and query of the next page. Relative, so it is right behind any proxy."""
-    if asked.query.page is None:
-        changed = url.include_query_params(cursor=page.next_cursor)
-    else:
-        changed = url.include_query_params(page=asked.query.page + 1)
-    return f"{changed.path}?{changed.query}"
+    changed = {"cursor": page.next_cursor} if asked.query.page is None else {"page": str(asked.query.page + 1)}
+    kept = [(name, value) for name, value in request.query_params.multi_items() if name not in changed]
+    return f"{_path(request)}?{urlencode([*kept, *changed.items()])}"
+
+
+def _path(request: Request) -> str:
+    """The request's path as it goes into a header: a client's id may have any characters."""
+    return quote(request.scope["path"])

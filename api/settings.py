@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, validate_email
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIN_SECRET_BYTES = 32
+MIN_PASSWORD, MAX_PASSWORD = 8, 128
 EMBEDDED = "embedded"
 IN_MEMORY = "mongomock://"
+
+#: As browsers send it (RFC 6454, 6.2): with a path, or with capitals, none would ever be equal to it.
+_ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
 
 #: A comma-separated list in the environment.
 Names = Annotated[tuple[str, ...], NoDecode]
@@ -69,6 +74,14 @@ class Settings(BaseSettings):
         found: list[str] = []
         if bool(self.admin_email) != bool(self.admin_password.get_secret_value()):
             found.append("HEADWATER_ADMIN_EMAIL and HEADWATER_ADMIN_PASSWORD are set together or not at all")
+        if self.admin_email and not _is_email(self.admin_email):
+            found.append("HEADWATER_ADMIN_EMAIL is not an email address")
+        password = self.admin_password.get_secret_value()
+        if password and not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+            found.append(f"HEADWATER_ADMIN_PASSWORD must have from {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+        for origin in self.allowed_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                found.append(f"HEADWATER_ALLOWED_ORIGINS: {origin!r} is not an origin, such as https://app.example.org")
         secret = self.secret_key.get_secret_value()
         if secret and len(secret.encode()) < MIN_SECRET_BYTES:
             found.append(f"HEADWATER_SECRET_KEY is shorter than {MIN_SECRET_BYTES} bytes")
@@ -80,6 +93,14 @@ class Settings(BaseSettings):
             if "*" in self.allowed_origins:
                 found.append("HEADWATER_ALLOWED_ORIGINS must not contain * in production")
         return found
+
+
+def _is_email(text: str) -> bool:
+    try:
+        validate_email(text)
+    except ValueError:
+        return False
+    return True
 
 
 def load_settings() -> Settings:

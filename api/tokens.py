@@ -64,5 +64,6 @@ class Tokens:
             if not isinstance(user_id, str) or not isinstance(session_id, str):
                 raise TokenRefused("the token's claims are malformed")
             return AccessToken(user_id, session_id, dt.datetime.fromtimestamp(claims["exp"], dt.UTC))
-        except (jwt.PyJWTError, ValueError, OverflowError) as error:
+        except (jwt.PyJWTError, ValueError, OverflowError, OSError, RecursionError) as error:
+            # RecursionError: the header is read before the signature is, and may be any JSON.
             raise TokenRefused(type(error).__name__) from None

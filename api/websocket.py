@@ -52,7 +52,10 @@ async def live(websocket: WebSocket) -> None:
         await websocket.close()
         return
     offered = websocket.scope.get("subprotocols", [])
-    await websocket.accept(subprotocol=protocol.SUBPROTOCOL if protocol.SUBPROTOCOL in offered else None)
+    # A browser that offers subprotocols and gets none back reports a failed handshake and no close code, so an unknown
+    # one is accepted in order to be refused.
+    known = protocol.SUBPROTOCOL if protocol.SUBPROTOCOL in offered else next(iter(offered), None)
+    await websocket.accept(subprotocol=known)
     try:
         if offered and protocol.SUBPROTOCOL not in offered:
             raise _Close(CloseCode.UNKNOWN_SUBPROTOCOL)
@@ -77,7 +80,10 @@ def _origin_allowed(websocket: WebSocket, services: Services) -> bool:
     allowed = services.settings.allowed_origins
     if origin in allowed or "*" in allowed:
         return True
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:  # `http://[`
+        return False
     return parts.scheme in ("http", "https") and parts.netloc == websocket.headers.get("host")
 
 

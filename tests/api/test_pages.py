@@ -1,0 +1,89 @@
+"""The pages: everything they load comes from this server, and no script stands in the page."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.api.servers import Server
+
+LOADING = {"script": "src", "link": "href", "img": "src", "iframe": "src", "redoc": "spec-url"}
+
+
+class Page(HTMLParser):
+    """What a page refers to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.links: list[str] = []
+        self.inline: list[str] = []
+        self._script = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag in LOADING and (target := given.get(LOADING[tag])):
+            self.loaded.append(target)
+        if tag == "a":
+            self.links.append(given.get("href") or "")
+        self._script = tag in ("script", "style")
+        self.inline += [name for name in given if name.startswith("on") or name == "style"]
+
+    def handle_data(self, data: str) -> None:
+        if self._script and data.strip():
+            self.inline.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._script = self._script and tag not in ("script", "style")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/redoc"])
+def test_page_and_what_it_loads(server: Server, path: str) -> None:
+    """All is here, with the right types, and nothing is inline."""
+    answer = httpx.get(server.url + path)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    page = Page(answer.text)
+    assert page.inline == []
+    assert page.loaded
+    for target in page.loaded:
+        assert urlsplit(target).netloc == "", target
+        asset = httpx.get(server.url + target)
+        assert asset.status_code == 200, target
+        kind = asset.headers["content-type"].partition(";")[0]
+        suffix = target.rpartition(".")[2]
+        expected = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "json": "application/json"}
+        assert kind == expected[suffix]
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/redoc"])
+def test_policy_of_a_page(server: Server, path: str) -> None:
+    """Scripts come from this server only; no source is external; nobody may frame the page."""
+    policy = httpx.get(server.url + path).headers["content-security-policy"]
+    directives = {name: values for name, *values in (part.split() for part in policy.split(";") if part.strip())}
+    assert directives["default-src"] == ["'none'"]
+    assert directives["script-src"] == ["'self'"]
+    assert directives["connect-src"] == ["'self'"]
+    assert directives["frame-ancestors"] == ["'none'"]
+    assert directives["base-uri"] == ["'none'"]
+    allowed = {"'none'", "'self'", "data:", "blob:", "'unsafe-inline'"}
+    assert {source for values in directives.values() for source in values} <= allowed
+    assert [name for name, values in directives.items() if "'unsafe-inline'" in values] in ([], ["style-src"])
+
+
+def test_links_of_the_start_page(server: Server) -> None:
+    """Each one answers."""
+    page = Page(httpx.get(f"{server.url}/").text)
+    assert {"/docs", "/redoc", "/openapi.json"} <= set(page.links)
+    for link in page.links:
+        assert httpx.get(server.url + link).status_code == 200, link
+
+
+@pytest.mark.parametrize("path", ["/static/docs.js", "/static/index.js", "/static/page.css", "/static/redoc.css"])
+def test_our_scripts_name_no_other_host(server: Server, path: str) -> None:
+    """Nothing that we wrote asks another server for anything."""
+    assert re.findall(r"(?:https?:)?//[a-z]", httpx.get(server.url + path).text) == []

@@ -1,0 +1,142 @@
+"""Settings: each fault is named by its variable, and never with its value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from api import Settings, SettingsRefused, load_settings
+from tests.api.servers import ROOT, refused_start
+
+SECRET = "0123456789abcdef0123456789abcdef"  # noqa: S105 - not used outside the tests
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Settings]:
+    """Call it with settings for what the program would read."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"HEADWATER_{name.upper()}", raising=False)
+
+    def loaded(**values: str) -> Settings:
+        for name, value in values.items():
+            monkeypatch.setenv(f"HEADWATER_{name.upper()}", value)
+        return load_settings()
+
+    return loaded
+
+
+def refusal(load: Callable[..., Settings], **values: str) -> list[str]:
+    """The faults of these settings."""
+    with pytest.raises(SettingsRefused) as refused:
+        load(**values)
+    return refused.value.faults
+
+
+def test_nothing_set(load: Callable[..., Settings]) -> None:
+    """The defaults run on this machine only, with the embedded database."""
+    settings = load()
+    assert (settings.host, settings.port, settings.embedded) == ("127.0.0.1", 8000, True)
+    assert settings.documents == ("documents.models",)
+    assert settings.allowed_origins == ()
+
+
+def test_lists(load: Callable[..., Settings]) -> None:
+    """Are separated by commas."""
+    settings = load(documents=" a , b.c,", allowed_origins="https://a.example.org, http://localhost:5173")
+    assert settings.documents == ("a", "b.c")
+    assert settings.allowed_origins == ("https://a.example.org", "http://localhost:5173")
+
+
+def test_file(load: Callable[..., Settings], tmp_path: Path) -> None:
+    """`.env` in the working directory is read, and the environment wins."""
+    (tmp_path / ".env").write_text("HEADWATER_PORT=8100\nHEADWATER_DATABASE=from_file\nOTHER=1\n")
+    settings = load(port="8200")
+    assert (settings.port, settings.database) == (8200, "from_file")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "eighty"),
+        ("port", "70000"),
+        ("embedded_port", "0"),
+        ("environment", "staging"),
+        ("database", "a/b"),
+        ("database", ""),
+        ("log_level", "loud"),
+        ("registration", "maybe"),
+        ("access_token_minutes", "0"),
+        ("max_body_bytes", "10"),
+        ("page_size_max", "0"),
+        ("history_events", "1"),
+        ("history_max_bytes", "1"),
+        ("outbox_max_bytes", "1"),
+        ("snapshot_max", "0"),
+        ("schema_action", "ignore"),
+        ("secret_key", "shortsecret"),
+        ("admin_email", "admin@example.org"),
+        ("admin_password", "river-stone-42"),
+        ("allowed_origins", "https://app.example.org/"),
+        ("allowed_origins", "app.example.org"),
+        ("allowed_origins", "null"),
+    ],
+)
+def test_value_that_is_not_accepted(load: Callable[..., Settings], name: str, value: str) -> None:
+    """One line, which begins with the variable."""
+    (fault,) = refusal(load, **{name: value})
+    assert f"HEADWATER_{name.upper()}" in fault
+    assert "\n" not in fault
+    if name in ("secret_key", "admin_password"):
+        assert value not in fault
+
+
+def test_first_admin_that_cannot_be_made(load: Callable[..., Settings]) -> None:
+    """Both faults are named before anything is started."""
+    faults = refusal(load, admin_email="nobody", admin_password="short")  # noqa: S106 - the point of the test
+    assert [fault.split()[0] for fault in faults] == ["HEADWATER_ADMIN_EMAIL", "HEADWATER_ADMIN_PASSWORD"]
+
+
+def test_production(load: Callable[..., Settings]) -> None:
+    """Refuses what is only for development, naming each fault; and starts when all is right."""
+    faults = refusal(load, environment="production", allowed_origins="*")
+    assert [fault.split()[0] for fault in faults] == [
+        "HEADWATER_SECRET_KEY",
+        "HEADWATER_MONGODB_URL",
+        "HEADWATER_ALLOWED_ORIGINS",
+    ]
+    assert refusal(load, allowed_origins="", secret_key=SECRET, mongodb_url="mongomock://")[0].startswith(
+        "HEADWATER_MONGODB_URL"
+    )
+    settings = load(mongodb_url="mongodb://db.example.org/?replicaSet=rs0")
+    assert settings.environment == "production"
+
+
+def test_secrets_are_not_printed(load: Callable[..., Settings]) -> None:
+    """Not even by printing the settings."""
+    settings = load(
+        secret_key=SECRET,
+        mongodb_url="mongodb://user:hunter2@db.example.org/",
+        admin_email="a@example.org",
+        admin_password="river-stone-42",  # noqa: S106 - the point of the test
+    )
+    assert not re.search("hunter2|river-stone|0123456789abcdef", repr(settings) + str(settings.model_dump()))
+
+
+def test_program_with_faulty_settings(tmp_path: Path) -> None:
+    """A line for each fault, and exit code 1."""
+    code, output = refused_start(tmp_path, {"HEADWATER_PORT": "x", "HEADWATER_LOG_LEVEL": "loud"})
+    assert code == 1
+    assert [line.split(":")[:2] for line in output.strip().splitlines()] == [
+        ["headwater", " HEADWATER_PORT"],
+        ["headwater", " HEADWATER_LOG_LEVEL"],
+    ]
+
+
+def test_every_setting_is_documented() -> None:
+    """docs/settings.md has a row for each, and none for what does not exist."""
+    rows = re.findall(r"^\| `HEADWATER_(\w+)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(name.upper() for name in Settings.model_fields)
