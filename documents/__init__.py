@@ -22,6 +22,7 @@ from documents.errors import (
     HistoryLost,
     InvalidInput,
     NotFound,
+    QueryTooSlow,
     Stale,
 )
 from documents.filters import (
@@ -103,6 +104,7 @@ __all__ = [
     "Preconditions",
     "Principal",
     "PublicForm",
+    "QueryTooSlow",
     "ReadOnly",
     "References",
     "Registry",

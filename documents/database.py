@@ -26,6 +26,7 @@ from pymongo.errors import (
     ConfigurationError,
     ConnectionFailure,
     DuplicateKeyError,
+    ExecutionTimeout,
     InvalidURI,
     OperationFailure,
     PyMongoError,
@@ -36,7 +37,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from documents.errors import DatabaseAway, DatabaseRefused, DocumentsError, Duplicate
+from documents.errors import DatabaseAway, DatabaseRefused, DocumentsError, Duplicate, QueryTooSlow
 from documents.positions import Position
 
 Stored = dict[str, Any]
@@ -58,7 +59,7 @@ SERVER_SELECTION_TIMEOUT = dt.timedelta(seconds=4)
 #: Codes of a server that is shutting down, stepping down or otherwise cannot answer right now.
 #: 43 and 237 are cursors that were lost or killed meanwhile, 112 is a write conflict.
 _AWAY_CODES = frozenset(
-    {6, 7, 43, 50, 64, 89, 91, 112, 189, 202, 237, 262, 317, 358, 384, 9001, 10107, 11600, 11602, 13435, 13436}
+    {6, 7, 43, 64, 89, 91, 112, 189, 202, 237, 262, 317, 358, 384, 9001, 10107, 11600, 11602, 13435, 13436}
 )
 
 _STANDALONE = (
@@ -76,6 +77,8 @@ def driver_errors() -> Iterator[None]:
         raise Duplicate(_index_fields(error)) from None
     except (ServerSelectionTimeoutError, AutoReconnect, ConnectionFailure, WaitQueueTimeoutError) as error:
         raise DatabaseAway(f"the database does not answer ({type(error).__name__})") from error
+    except ExecutionTimeout as error:
+        raise QueryTooSlow("the query was stopped at its time limit") from error
     except OperationFailure as error:
         if error.code in _AWAY_CODES or error.has_error_label("RetryableWriteError"):
             raise DatabaseAway(f"the database cannot answer now (error {error.code})") from error

@@ -4,6 +4,7 @@
     ├── DeclarationError        a document class is declared wrongly; raised at start, never by a request
     ├── DatabaseRefused         the database cannot be used (standalone server, wrong URL, schema differs)
     ├── DatabaseAway            the database does not answer now; the same call may succeed later
+    │   └── QueryTooSlow        the query ran into its time limit; it needs an index or a narrower filter
     ├── HistoryLost             the change stream cannot continue from the stored position
     ├── InvalidInput            a client's value is refused; names the place of each fault
     │   ├── FilterRefused       in a filter, sort, field selection or cursor
@@ -37,6 +38,10 @@ class DatabaseRefused(DocumentsError):
 
 class DatabaseAway(DocumentsError):
     """The database does not answer. Trying again later may succeed."""
+
+
+class QueryTooSlow(DatabaseAway):
+    """The query was stopped at its time limit. It needs an index, or a narrower filter."""
 
 
 class HistoryLost(DocumentsError):

@@ -13,7 +13,7 @@ import re
 import types
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -122,10 +122,12 @@ def fields_of(model: type[BaseModel], place: str = "") -> dict[str, Field]:
         markers = tuple(m for m in info.metadata if isinstance(m, Marker))
         if markers and nested:
             raise DeclarationError(f"{where}: field markers belong on the class's own fields, not on nested ones")
+        found = _type_of(info.annotation, list(info.metadata), where)
         fields[stored] = Field(
             name=stored,
             public="id" if stored == "_id" else stored,
-            type=_type_of(info.annotation, list(info.metadata), where),
+            # Beanie's `_id` is None only until the document is stored.
+            type=replace(found, nullable=False) if stored == "_id" else found,
             required=info.is_required(),
             title=info.title,
             description=info.description,

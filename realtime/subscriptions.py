@@ -8,7 +8,7 @@ import enum
 import logging
 from typing import TYPE_CHECKING
 
-from documents import Change, DatabaseAway, DocumentsError, Entry, Position, Principal, Reset, Sort
+from documents import Change, DatabaseAway, DocumentsError, Entry, Position, Principal, QueryTooSlow, Reset, Sort
 from documents import ResetReason as FeedReset
 from realtime import protocol
 from realtime.frames import Frame, message_frame, snapshot_frame
@@ -187,7 +187,11 @@ class Subscription:
 
         Returns when it is time to try again, or at the next reset. `error` is None when the read was given up.
         """
-        if error is None or isinstance(error, DatabaseAway):
+        if isinstance(error, QueryTooSlow):
+            # It would be as slow the next time.
+            logger.warning("a snapshot of %s was too slow; the subscription ends", self.view.resource.name)
+            self.connection.unsubscribe_soon(self, reason="query_too_slow")
+        elif error is None or isinstance(error, DatabaseAway):
             logger.warning("a snapshot of %s failed, trying again: %s", self.view.resource.name, error)
         else:
             logger.error("a snapshot of %s failed, trying again", self.view.resource.name, exc_info=error)

@@ -64,6 +64,7 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "text in a map of integers": ({"counts": {"a": "x"}}, ("counts", "a")),
     "none of the alternatives": ({"either": 1.5}, ("either",)),
     "a revision below one": ({"revision": 0}, ("revision",)),
+    "null for the id": ({"_id": None}, ("_id",)),
 }
 
 

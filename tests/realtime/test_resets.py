@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import pytest
 
-from documents import ANONYMOUS, BY_ID, DatabaseAway, Entry, Filter, Position, ResourceClass, Result, Sort
+from documents import ANONYMOUS, BY_ID, DatabaseAway, Entry, Filter, Position, QueryTooSlow, ResourceClass, Result, Sort
 from realtime import Refused, connections
 from realtime.protocol import CloseCode, ErrorCode
 from tests.realtime.steps import Stepper
@@ -112,12 +112,19 @@ async def test_database_away_during_the_read(worker: Worker, monkeypatch: pytest
         await worker.truth(client, "1")
 
 
-async def test_read_that_fails_for_good(worker: Worker) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("this query cannot be run"), "internal_error"),
+        (QueryTooSlow("the query was stopped at its time limit"), "query_too_slow"),
+    ],
+)
+async def test_read_that_fails_for_good(worker: Worker, error: Exception, reason: str) -> None:
     """A query that the database cannot run ends the subscription, which is said, and nothing else."""
 
     class Broken:
         async def result(self, *_: object) -> Result:
-            raise RuntimeError("this query cannot be run")
+            raise error
 
     async with connected(worker) as client:
         client.subscribe(worker.query({}, resource=worker.registry["comments"]), id="good")
@@ -125,7 +132,7 @@ async def test_read_that_fails_for_good(worker: Worker) -> None:
         worker.snapshots._reader = Broken()
         client.subscribe(worker.query(PUBLISHED), id="bad")
         assert (await client.received("unsubscribed")) == {
-            "type": "unsubscribed", "id": "bad", "reason": "internal_error"
+            "type": "unsubscribed", "id": "bad", "reason": reason
         }  # fmt: skip
         assert set(client.connection.subscriptions) == {"good"}
         await client.synced(await worker.caught_up())
