@@ -314,7 +314,8 @@ def serve() -> None:
         log_level=max(logging.getLevelName(settings.log_level.upper()), logging.WARNING),
         access_log=False,
         ws="websockets-sansio",
-        ws_max_size=128 * 1024,
+        # Larger than what the protocol allows, so that its own close code answers all but the absurd.
+        ws_max_size=1024 * 1024,
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
     )

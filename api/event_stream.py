@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from api.callers import session_ended
-from api.queries import LiveRequest, parse_live
+from api.queries import LiveRequest, parse_live, query_items
 from api.services import Caller, Services
 from documents import InvalidInput, Position, ResourceClass
 from realtime import Connection, Refused, SubscribeRequest, ViewQuery
@@ -52,7 +52,7 @@ def live_list(request: Request, resource: ResourceClass, caller: Caller, service
     asked = parse_live(
         resource,
         caller.principal,
-        request.query_params.multi_items(),
+        query_items(request.scope["query_string"]),
         request.headers.get("last-event-id"),
         snapshot_max=services.settings.snapshot_max,
     )

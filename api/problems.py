@@ -49,6 +49,8 @@ CODES: dict[int, str] = {
     503: "unavailable",
 }
 RETRY_AFTER_SECONDS = 2
+#: As RFC 9110 has them. Python's own phrases for these differ from version to version.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
 class ProblemError(BaseModel):
@@ -96,7 +98,7 @@ def problem_response(problem: Problem, *, path: str, request_id: str) -> Respons
     """The HTTP answer of a problem."""
     content: dict[str, Any] = {
         "type": "about:blank",
-        "title": HTTPStatus(problem.status).phrase,
+        "title": _TITLES.get(problem.status) or HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "detail": problem.detail,
         "instance": path,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl
 
 from api.bodies import decode_json
 from documents import (
@@ -195,6 +196,14 @@ def parse_live(
     )
     parameters.finish()
     return request
+
+
+def query_items(raw: bytes) -> list[tuple[str, str]]:
+    """The parameters of a raw query string, in order. Raises FilterRefused for one that is not UTF-8."""
+    try:
+        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise FilterRefused.at("query", msg="the query string is not percent-encoded UTF-8", type="encoding") from None
 
 
 def _json(text: str, name: str) -> Any:

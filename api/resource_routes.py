@@ -13,7 +13,7 @@ from api import openapi
 from api.bodies import JSON, MERGE_PATCH, read_json
 from api.callers import CallerOf, challenge_unless_signed_in
 from api.event_stream import live_list, prefers_events
-from api.queries import ListRequest, parse_list
+from api.queries import ListRequest, parse_list, query_items
 from api.services import Services, ServicesOf
 from api.settings import Settings
 from documents import (
@@ -60,7 +60,7 @@ class _Routes:
         asked = parse_list(
             self._resource,
             caller.principal,
-            request.query_params.multi_items(),
+            query_items(request.scope["query_string"]),
             page_size_max=services.settings.page_size_max,
         )
         page = await services.lists.page(self._resource, asked.query, caller.principal)

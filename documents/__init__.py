@@ -43,7 +43,7 @@ from documents.memory import MemoryDatabase
 from documents.opening import bind_classes, live_collections, open_database
 from documents.positions import Position, PositionCodec
 from documents.preconditions import NO_PRECONDITIONS, Preconditions, parse_tags
-from documents.public import PublicForm, changed_fields, encode_json, public_value, rfc3339
+from documents.public import PublicForm, changed_fields, encode_json, public_id, public_value, rfc3339
 from documents.resources import BOOKKEEPING, LiveDocument, Registry, Resource, ResourceClass
 from documents.schema import Action, install, install_one, json_schema
 from documents.shapes import Fields
@@ -144,6 +144,7 @@ __all__ = [
     "parse_tags",
     "parse_user_id",
     "principal_from",
+    "public_id",
     "public_user",
     "public_value",
     "rfc3339",

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol, cast
 
 from bson import Timestamp
@@ -39,6 +39,7 @@ from pymongo.write_concern import WriteConcern
 
 from documents.errors import DatabaseAway, DatabaseRefused, DocumentsError, Duplicate, QueryTooSlow
 from documents.positions import Position
+from documents.unchanged import unchanged
 
 Stored = dict[str, Any]
 Session = AsyncIOMotorClientSession | None
@@ -129,14 +130,6 @@ class Database(Protocol):
         """Close all connections. Nothing may be called afterwards."""
 
 
-def unchanged(read: Mapping[str, Any]) -> dict[str, Any]:
-    """The condition that a document is still exactly the one that was read.
-
-    The whole document is compared and not `revision`, because mongosh does not touch `revision`.
-    """
-    return {"_id": read["_id"], "$expr": {"$eq": ["$$ROOT", {"$literal": read}]}}
-
-
 class MongoDatabase:
     """A database on a MongoDB replica set or sharded cluster, or on the embedded server."""
 
@@ -146,6 +139,7 @@ class MongoDatabase:
         self.client = client
         self.name = name
         self.id = ""
+        self._nan_is_itself = True
         self._raw: AsyncIOMotorDatabase[Stored] = client.get_database(
             name, codec_options=CODEC, write_concern=MAJORITY, read_preference=ReadPreference.PRIMARY
         )
@@ -175,6 +169,7 @@ class MongoDatabase:
                 hello = await client.admin.command("hello")
                 if "setName" not in hello and hello.get("msg") != "isdbgrid":
                     raise DatabaseRefused(_STANDALONE.format(place=place))
+                database._nan_is_itself = "secantusVersion" not in await client.admin.command("buildInfo")
                 database.id = await _database_id(database.latest("headwater_meta"))
         except OperationFailure as error:
             client.close()
@@ -213,12 +208,15 @@ class MongoDatabase:
     async def insert(self, name: str, document: Stored, session: Session) -> None:
         await self.latest(name).insert_one(document, session=session)
 
+    def _unchanged(self, read: Stored) -> dict[str, Any]:
+        return unchanged(read, nan_is_itself=self._nan_is_itself)
+
     async def replace_if_unchanged(self, name: str, read: Stored, new: Stored, session: Session) -> bool:
-        result = await self.latest(name).replace_one(unchanged(read), new, session=session)
+        result = await self.latest(name).replace_one(self._unchanged(read), new, session=session)
         return result.matched_count == 1
 
     async def delete_if_unchanged(self, name: str, read: Stored, session: Session) -> bool:
-        result = await self.latest(name).delete_one(unchanged(read), session=session)
+        result = await self.latest(name).delete_one(self._unchanged(read), session=session)
         return result.deleted_count == 1
 
     async def ping(self) -> None:

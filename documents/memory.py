@@ -19,7 +19,7 @@ from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
 
 from documents.changes import Beat, Change, ChangeKind, Entry
 from documents.database import Session, Stored
-from documents.errors import DatabaseRefused
+from documents.errors import DatabaseRefused, Duplicate
 from documents.positions import Position
 
 #: What a change counts for in a history's bound; the size of an image in memory is not worth measuring in tests.
@@ -63,6 +63,8 @@ class MemoryDatabase:
 
     async def insert(self, name: str, document: Stored, session: Session) -> None:  # noqa: ARG002 - no sessions here
         async with self._writing:
+            if await self._raw[name].find_one({"_id": document["_id"]}) is not None:
+                raise Duplicate(["id"])  # mongomock does not say which index it was
             await self._raw[name].insert_one(copy.deepcopy(document))
             self._emit(ChangeKind.INSERT, name, None, document)
 

@@ -16,7 +16,8 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp
+from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp, json_util
+from bson.binary import UUID_SUBTYPE
 
 from documents.resources import BOOKKEEPING
 from documents.shapes import Field, Fields, FieldType, Kind
@@ -154,8 +155,23 @@ def _merged(objects: list[Fields]) -> Fields:
     return merged
 
 
+def public_id(value: Any) -> str:
+    """A document's `_id` as a string.
+
+    Ids of types that no class declares, which only a direct write makes, are in canonical extended JSON, so that two
+    different ids never look alike.
+    """
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, ObjectId | uuid.UUID) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    if isinstance(value, Binary) and value.subtype == UUID_SUBTYPE and len(value) == 16:
+        return str(value.as_uuid())
+    return json_util.dumps(value, json_options=json_util.CANONICAL_JSON_OPTIONS)
+
+
 def _object_converter(fields: Fields) -> Converter:
-    converters = [(f.name, f.public, _converter(f.type)) for f in fields.values()]
+    converters = [(f.name, f.public, public_id if f.name == "_id" else _converter(f.type)) for f in fields.values()]
 
     def convert(document: Mapping[str, Any]) -> dict[str, Any]:
         return {public: convert(document[name]) for name, public, convert in converters if name in document}

@@ -159,7 +159,13 @@ class Store:
             existing = await self.database.latest(resource.name).find_one({"_id": document_id})
         if existing is not None and resource.allows("read", principal, existing):
             raise Stale("the document exists already")
-        return await self.create(resource, principal, body, document_id=document_id)
+        try:
+            return await self.create(resource, principal, body, document_id=document_id)
+        except Duplicate as error:
+            if "id" not in error.fields:
+                raise
+            # Another writer was faster, or it is one that the caller may not read.
+            raise Stale("the document exists already") from None
 
     async def merge_patch(
         self,

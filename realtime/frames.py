@@ -55,7 +55,7 @@ def event_frame(
     view: str,
     op: Op,
     resource: str,
-    id: Any,
+    id: str,
     position: str,
     at: str,
     document: Mapping[str, Any] | None = None,

@@ -28,7 +28,9 @@ class Outbox:
         #: What the writer has taken and not sent: the socket is busy with it.
         self._busy_bytes = 0
         self.max_bytes = max_bytes
-        self._frames: deque[Frame] = deque()
+        #: Each with whether it is a message of the connection.
+        self._frames: deque[tuple[Frame, bool]] = deque()
+        self._control_bytes = 0
         self._filled = asyncio.Event()
         self._taken = asyncio.Event()
 
@@ -39,19 +41,23 @@ class Outbox:
         """Add a frame of a view; False when the bound does not allow it."""
         if self.bytes and self.bytes + frame.size > self.max_bytes:
             return False
-        self._append(frame)
+        self._append(frame, control=False)
         return True
 
     def put_control(self, frame: Frame) -> bool:
-        """Add a message of the connection; False when even the margin for those is used up."""
-        if self.bytes and self.bytes + frame.size > self.max_bytes + CONTROL_MARGIN_BYTES:
+        """Add a message of the connection; False when even the margin for those is used up.
+
+        They have a bound of their own: a single frame of a view may be larger than both, and `ready` follows it.
+        """
+        if self._control_bytes and self._control_bytes + frame.size > CONTROL_MARGIN_BYTES:
             return False
-        self._append(frame)
+        self._append(frame, control=True)
         return True
 
-    def _append(self, frame: Frame) -> None:
-        self._frames.append(frame)
+    def _append(self, frame: Frame, *, control: bool) -> None:
+        self._frames.append((frame, control))
         self.bytes += frame.size
+        self._control_bytes += frame.size if control else 0
         self._filled.set()
 
     def drop_view(self, view: str) -> list[Frame]:
@@ -60,15 +66,16 @@ class Outbox:
         What claims that the view has everything up to a position goes too. Of that, `position` frames are forgotten;
         the `pong` frames are returned, because somebody waits for them: send them when they are true again.
         """
-        kept: deque[Frame] = deque()
+        kept: deque[tuple[Frame, bool]] = deque()
         pongs: list[Frame] = []
-        for frame in self._frames:
+        for frame, control in self._frames:
             if frame.view == view or frame.claims_position:
                 self.bytes -= frame.size
+                self._control_bytes -= frame.size if control else 0
                 if frame.event_name == "pong":
                     pongs.append(frame)
             else:
-                kept.append(frame)
+                kept.append((frame, control))
         self._frames = kept
         self._wake_waiters()
         return pongs
@@ -81,12 +88,17 @@ class Outbox:
         while not self._frames:
             self._filled.clear()
             await self._filled.wait()
-        frames = [self._frames.popleft()]
+        frames = [self._next()]
         size = frames[0].size
-        while self._frames and (size := size + self._frames[0].size) <= TAKE_BYTES:
-            frames.append(self._frames.popleft())
+        while self._frames and (size := size + self._frames[0][0].size) <= TAKE_BYTES:
+            frames.append(self._next())
         self._busy_bytes += sum(frame.size for frame in frames)
         return frames
+
+    def _next(self) -> Frame:
+        frame, control = self._frames.popleft()
+        self._control_bytes -= frame.size if control else 0
+        return frame
 
     def sent(self, size: int) -> None:
         """The socket has taken `size` bytes of what `take` returned."""

@@ -228,7 +228,7 @@ class Event(_Message):
     view: str
     op: Op
     resource: str
-    id: Any
+    id: str
     document: dict[str, Any] | None = None
     etag: str | None = None
     changed: list[str] | None = None

@@ -25,7 +25,7 @@ from documents import (
     changed_fields,
     compile_predicate,
     conjunction,
-    public_value,
+    public_id,
     rfc3339,
 )
 from documents.filters import And, Compare, ElementMatch, Not, NotCompare, Or
@@ -100,7 +100,7 @@ class View:
             view=self.id,
             op=op,
             resource=self.resource.name,
-            id=public_value(change.document_id),
+            id=public_id(change.document_id),
             position=self.positions.encode(change.position),
             at=rfc3339(change.at),
             document=document,

@@ -209,3 +209,10 @@ def test_strange_host_and_target(server: Server, host: str, target: str) -> None
     """A Host header or target that is no address is no error of the server."""
     answer = raw(server, f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode("latin-1"))
     assert answer[:12] in (b"HTTP/1.1 200", b"HTTP/1.1 400", b"HTTP/1.1 404", b"HTTP/1.1 422"), answer
+
+
+def test_query_string_that_is_not_utf8(anonymous: httpx.Client) -> None:
+    """Bytes that are no text are refused as a whole, for a page as for a live list."""
+    for accept in ("application/json", "text/event-stream"):
+        answer = anonymous.get("/posts?title[gte]=%ff", headers={"Accept": accept})
+        assert places(answer) == [["query"]]

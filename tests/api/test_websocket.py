@@ -221,7 +221,12 @@ def test_message_that_is_not_accepted(server: Server, text: str, code: str, id: 
 
 def test_frames_that_close_the_connection(server: Server, witness: Any) -> None:
     """Binary and oversized frames: 4500, or the protocol's own 1009 far beyond; nobody else is disturbed."""
-    for payload, codes in ((b"{}", {4500}), ("x" * (64 * 1024 + 1), {4500}), ("x" * 1_000_000, {1009})):
+    for payload, codes in (
+        (b"{}", {4500}),
+        ("x" * (64 * 1024 + 1), {4500}),
+        ("x" * 1_000_000, {4500}),
+        ("x" * 2_000_000, {1009}),
+    ):
         with live(server) as connection:
             connection.socket.send(payload)
             assert connection.close_code() in codes

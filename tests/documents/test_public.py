@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from documents import PublicForm, ResourceClass, changed_fields, encode_json, public_value, rfc3339
+from documents import PublicForm, ResourceClass, changed_fields, encode_json, public_id, public_value, rfc3339
 from documents.database import CODEC
 from documents.input import to_python
 from documents.shapes import fields_of
@@ -155,6 +155,15 @@ def test_values_of_each_type() -> None:
         assert public_value(value) == public
         assert type(public_value(value)) is type(public)
     assert encode_json(public_value([math.nan, math.inf])) == b"[null,null]"
+
+
+def test_ids_are_strings_and_never_alike() -> None:
+    """Whatever a direct write used as `_id`, two ids have two names."""
+    ids = [ObjectId(), uuid.uuid4(), 5, "a", float("nan"), None, True, [1], [1, 2], {"a": 1}, Timestamp(1, 1), b"x"]
+    names = [public_id(id) for id in ids]
+    assert all(isinstance(name, str) for name in names)
+    assert len(set(names)) == len(ids)
+    assert names[:4] == [str(ids[0]), str(ids[1]), "5", "a"]
 
 
 def test_what_changed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -45,6 +46,42 @@ async def test_an_unreadable_document_is_not_there(contract: World) -> None:
             with pytest.raises(NotFound):
                 await store.delete(posts, id_text, caller)
     assert (await store.get(posts, draft.document["id"], MODERATOR)).document == draft.document
+
+
+@pytest.mark.parametrize("nan", [float("nan"), [1, [2, {"a": float("nan")}]]], ids=["plain", "nested"])
+async def test_a_document_that_holds_nan(contract: World, nan: Any) -> None:
+    """NaN differs from itself on the embedded server; the document can be changed and deleted all the same."""
+    posts, store = contract.registry["posts"], contract.store
+    if not contract.database.in_memory:
+        await contract.database.raw.command("collMod", "posts", validationLevel="off")
+    post = await store.create(posts, ANN, {"title": "calm"})
+    id_text = post.document["id"]
+    await contract.database.raw.posts.update_one({"_id": ObjectId(id_text)}, {"$set": {"extra": nan}})
+    changed = await store.merge_patch(posts, id_text, ANN, {"title": "flood"})
+    assert changed.document["title"] == "flood"
+    assert "extra" in await stored(contract, "posts", id_text)
+    await store.delete(posts, id_text, ANN)
+
+
+async def test_a_change_beside_nan_is_not_lost(world: World) -> None:
+    """The condition for a document with NaN still sees a change of any other field, and a new field."""
+    collection = world.database.raw.posts
+    await collection.database.command("collMod", "posts", validationLevel="off")
+    read = {"_id": ObjectId(), "title": "a", "status": "draft", "n": float("nan")}
+    for change in ({"$set": {"title": "b"}}, {"$set": {"new": 1}}, {"$unset": {"status": 1}}):
+        await collection.insert_one(dict(read))
+        await collection.update_one({"_id": read["_id"]}, change)
+        assert not await world.database.delete_if_unchanged("posts", read, None)
+        await collection.delete_one({"_id": read["_id"]})
+
+
+async def test_creating_under_one_id_at_once(contract: World) -> None:
+    """Of ten that create under the same new id one succeeds, and the others are told that it exists: Stale."""
+    posts, store, id_text = contract.registry["posts"], contract.store, str(ObjectId())
+    answers = await asyncio.gather(
+        *(store.replace(posts, id_text, ANN, {"title": f"{i}"}, ABSENT) for i in range(10)), return_exceptions=True
+    )
+    assert sorted(type(answer).__name__ for answer in answers) == [*["Stale"] * 9, "tuple"]
 
 
 async def test_a_readable_document_of_another_is_forbidden(contract: World) -> None:
@@ -188,10 +225,10 @@ async def test_creating_under_the_clients_id(contract: World) -> None:
 
 
 async def test_creating_under_the_id_of_an_unreadable_document(contract: World) -> None:
-    """The id is taken, which the unique index says without telling more."""
+    """The id is taken, which is all that is told."""
     posts, store = contract.registry["posts"], contract.store
     draft = await store.create(posts, ANN, {"title": "draft"})
-    with pytest.raises(Duplicate):
+    with pytest.raises(Stale):
         await store.replace(posts, draft.document["id"], BOB, {"title": "x"}, ABSENT)
 
 

@@ -175,7 +175,8 @@ async def test_change_of_roles_while_live_and_lagging(worker: Worker, monkeypatc
         client.resume()
         await client.received("ready", 2)
         await worker.truth(client, "1")
-        assert [frame["reason"] for frame in client.of_type("reset")] == ["access_changed"]
+        # Whether `lagging` is said first depends on what the socket was busy with when it was paused.
+        assert [frame["reason"] for frame in client.of_type("reset")][-1] == "access_changed"
         assert "FORBIDDEN" not in "".join(frame.text for frame in client.raw)
 
 

@@ -115,6 +115,20 @@ def test_outbox_at_its_bound() -> None:
     assert not alone.put(frame(1))
 
 
+async def test_messages_after_a_frame_above_every_bound() -> None:
+    """A document larger than bound and margin together is followed by its `ready`, and the margin is still bounded."""
+    outbox = Outbox(1_000)
+    assert outbox.put(frame(2_000_000))
+    assert outbox.put_control(frame(300, name="ready"))
+    assert not outbox.put_control(frame(CONTROL_MARGIN_BYTES, None))
+    for size in (2_000_000, 300):
+        (taken,) = await outbox.take()
+        assert taken.size == size
+        outbox.sent(size)
+    assert outbox.put_control(frame(CONTROL_MARGIN_BYTES, None))
+    assert outbox.bytes == CONTROL_MARGIN_BYTES
+
+
 async def test_frames_count_until_they_are_sent() -> None:
     """What the writer has taken and the socket has not still fills the outbox."""
     outbox = Outbox(1_000)

@@ -112,6 +112,19 @@ async def test_database_away_during_the_read(worker: Worker, monkeypatch: pytest
         await worker.truth(client, "1")
 
 
+async def test_a_document_larger_than_the_outbox(worker: Worker) -> None:
+    """It is sent alone, in the snapshot as in an event, and costs the client neither `ready` nor the connection."""
+    await worker.raw.command("collMod", "posts", validationLevel="off")
+    await worker.raw.posts.insert_one({"_id": "large", "status": "published", "body": "B" * 3_000_000})
+    async with connected(worker) as client:
+        client.subscribe(worker.query(PUBLISHED))
+        await client.received("ready")
+        await worker.raw.posts.update_one({"_id": "large"}, {"$set": {"title": "T"}})
+        await worker.truth(client, "1")
+        assert not client.connection.closing.done()
+        assert client.of_type("reset") == []
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
