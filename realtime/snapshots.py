@@ -146,14 +146,13 @@ class Snapshots:
                 # So many documents left the result that others, which were not read, belong to it.
                 spare = spare * 4 + limit
                 continue
-            if truncated:
-                documents = self._before_edge(documents, result, sort)
-                if len(documents) < limit:
-                    spare = spare * 4 + limit
-                    continue
-            ordered = sort_documents(documents.values(), sort)
+            # Sorting and encoding thousands of documents take long enough to hold up the event loop.
+            edge = result.documents[-1] if truncated else None
+            ordered = await asyncio.to_thread(sorted_up_to, list(documents.values()), sort, edge)
+            if truncated and len(ordered) < limit:
+                spare = spare * 4 + limit
+                continue
             complete = not truncated and len(ordered) <= limit
-            # Encoding thousands of documents takes long enough to hold up the event loop.
             pages = await asyncio.to_thread(encode_pages, ordered[:limit], view.form, view.select)
             return Snapshot(result.read_at, pages, complete)
 
@@ -176,22 +175,21 @@ class Snapshots:
                     documents.pop(key, None)
         return documents
 
-    @staticmethod
-    def _before_edge(documents: dict[Any, Stored], result: Result, sort: Sort) -> dict[Any, Stored]:
-        """Of a truncated read, only what sorts up to the last document that was read.
-
-        Beyond that edge there are documents that were not read, so what changes put there cannot be placed. Sorting
-        is stable, so the edge's own document stands before its mark.
-        """
-        edge = result.documents[-1]
-        marked = sort_documents([*documents.values(), _Edge(edge)], sort)
-        place = next(i for i, document in enumerate(marked) if isinstance(document, _Edge))
-        inside = {id(document) for document in marked[:place]}
-        return {key: document for key, document in documents.items() if id(document) in inside}
-
 
 class _Edge(dict[str, Any]):
     """Marks where a truncated read ended."""
+
+
+def sorted_up_to(documents: list[Stored], sort: Sort, edge: Stored | None) -> list[Any]:
+    """The documents in order; of a truncated read only what sorts up to `edge`, the last document that was read.
+
+    Beyond the edge there are documents that were not read, so what changes put there cannot be placed. Sorting is
+    stable, so the edge's own document stands before its mark.
+    """
+    if edge is None:
+        return sort_documents(documents, sort)
+    marked = sort_documents([*documents, _Edge(edge)], sort)
+    return marked[: next(place for place, document in enumerate(marked) if isinstance(document, _Edge))]
 
 
 def _key(document_id: Any) -> Any:

@@ -188,7 +188,7 @@ def content_at(worker: Worker, position: str) -> dict[int, dict[str, Any]]:
     return posts
 
 
-def events_after(worker: Worker, position: str) -> list[tuple[str, int]]:
+def events_after(worker: Worker, position: str) -> list[tuple[str, str]]:
     """The events that a view of the published posts has after a position, by a second, simple reckoning."""
     expected = []
     for change in worker.changes:
@@ -202,11 +202,11 @@ def events_after(worker: Worker, position: str) -> list[tuple[str, int]]:
             assert after is not None
             if {**before, "revision": 0} == {**after, "revision": 0}:
                 continue
-            expected.append(("update", change.document_id))
+            expected.append(("update", str(change.document_id)))
         elif now:
-            expected.append(("create" if before is None else "enter", change.document_id))
+            expected.append(("create" if before is None else "enter", str(change.document_id)))
         else:
-            expected.append(("delete" if after is None else "leave", change.document_id))
+            expected.append(("delete" if after is None else "leave", str(change.document_id)))
     return expected
 
 
@@ -223,7 +223,7 @@ async def judge(scene: Scene, *, sort: Sort = BY_ID, limit: int = 10_000) -> Non
     )
     shown = [item["document"] for frame in client.of_type("snapshot") for item in frame["items"]]
     assert [(d["id"], d["title"], d["status"]) for d in shown] == [
-        (d["_id"], d["title"], d["status"]) for d in at_ready[:limit]
+        (str(d["_id"]), d["title"], d["status"]) for d in at_ready[:limit]
     ]
     if len(at_ready) > limit:
         assert ready["complete"] is False

@@ -108,7 +108,7 @@ def test_op_of_a_change(
     if found is not None:
         assert ("document" in found) is ("etag" in found) is (op not in ("leave", "delete"))
         assert ("changed" in found) is (op == "update")
-        assert (found["id"], found["resource"], found["at"]) == (1, "posts", "2026-05-01T12:30:00.000Z")
+        assert (found["id"], found["resource"], found["at"]) == ("1", "posts", "2026-05-01T12:30:00.000Z")
 
 
 def test_change_that_a_view_does_not_show(index: ViewIndex) -> None:
@@ -118,9 +118,9 @@ def test_change_that_a_view_does_not_show(index: ViewIndex) -> None:
     found = event(view, IN, ALSO_IN)
     assert found is not None
     assert found["changed"] == ["title"]
-    assert found["document"] == {"id": 1, "title": "changed"}
+    assert found["document"] == {"id": "1", "title": "changed"}
     assert (event(view, IN, IN | {"body": "x"}) or {})["op"] == "leave"
-    assert (event(view, IN | {"body": "x"}, IN) or {})["document"] == {"id": 1, "title": "title 1"}
+    assert (event(view, IN | {"body": "x"}, IN) or {})["document"] == {"id": "1", "title": "title 1"}
 
 
 def test_field_that_appears_or_goes(index: ViewIndex) -> None:
@@ -218,7 +218,7 @@ def test_snapshot_frame_is_a_message_of_the_protocol(index: ViewIndex) -> None:
     assert len(pages) == 4  # two of 50 kB to a page of 128 KiB
     frames = [snapshot_frame(id='s"1', view=view.id, items=page, more=n < 3) for n, page in enumerate(pages)]
     read = [protocol.Snapshot.model_validate_json(frame.text) for frame in frames]
-    assert [item.document["id"] for page in read for item in page.items] == list(range(7))
+    assert [item.document["id"] for page in read for item in page.items] == [str(number) for number in range(7)]
     assert read[0].items[0].document["title"] == '"quoted" \\ ü\u2028'
     assert [(page.id, page.view, page.more) for page in read] == [
         ('s"1', view.id, more) for more in (True, True, True, False)
