@@ -38,6 +38,18 @@ _published = where({"status": "published"})
 # An author may not touch what a moderator has hidden, nor hide a thing that only moderators could bring back.
 _author_while_not_hidden = owner("author_id") & where({"status": {"$ne": "hidden"}})
 
+#: Of posts and comments alike.
+_access = Access(
+    read=_published | owner("author_id") | _moderators,
+    create=signed_in & where({"status": {"$ne": "hidden"}}) | _moderators,
+    update=_author_while_not_hidden | _moderators,
+    delete=_author_while_not_hidden | _moderators,
+)
+
+_AuthorId = Annotated[
+    PydanticObjectId, References("users"), SetOnCreate(current_user), Field(description="The user who wrote it.")
+]
+
 
 class Post(LiveDocument):
     """An article with a title, a text and a status."""
@@ -59,12 +71,7 @@ class Post(LiveDocument):
         Field(max_length=20, description="Words to find the post by."),
     ] = []
     status: Annotated[PostStatus, Field(description="draft, published or hidden.")] = PostStatus.DRAFT
-    author_id: Annotated[
-        PydanticObjectId,
-        References("users"),
-        SetOnCreate(current_user),
-        Field(description="The user who wrote it."),
-    ]
+    author_id: _AuthorId
 
     class Settings:
         name = "posts"
@@ -76,12 +83,7 @@ class Post(LiveDocument):
         ]
 
     resource = Resource(
-        access=Access(
-            read=_published | owner("author_id") | _moderators,
-            create=signed_in & where({"status": {"$ne": "hidden"}}) | _moderators,
-            update=_author_while_not_hidden | _moderators,
-            delete=_author_while_not_hidden | _moderators,
-        ),
+        access=_access,
         search=("title", "body"),
         examples=(
             {
@@ -110,12 +112,7 @@ class Comment(LiveDocument):
     post_id: Annotated[PydanticObjectId, References("posts"), Field(description="The post it belongs to.")]
     body: Annotated[str, Field(min_length=1, max_length=10_000, description="The text.")]
     status: Annotated[CommentStatus, Field(description="published or hidden.")] = CommentStatus.PUBLISHED
-    author_id: Annotated[
-        PydanticObjectId,
-        References("users"),
-        SetOnCreate(current_user),
-        Field(description="The user who wrote it."),
-    ]
+    author_id: _AuthorId
 
     class Settings:
         name = "comments"
@@ -125,12 +122,7 @@ class Comment(LiveDocument):
         ]
 
     resource = Resource(
-        access=Access(
-            read=_published | owner("author_id") | _moderators,
-            create=signed_in & where({"status": {"$ne": "hidden"}}) | _moderators,
-            update=_author_while_not_hidden | _moderators,
-            delete=_author_while_not_hidden | _moderators,
-        ),
+        access=_access,
         search=("body",),
         examples=({"post_id": "6b02c1e9c1e9111478612819", "body": "Ours is already over the lower path."},),
     )
