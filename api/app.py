@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
-from api import account_routes, health, openapi, pages, websocket
+from api import account_routes, health, openapi, pages, session_routes, websocket
 from api.middleware import Envelope
 from api.problems import install_problems
 from api.resource_routes import resource_router
@@ -47,9 +47,10 @@ def _assemble(settings: Settings, registry: Registry) -> FastAPI:
     )
     install_problems(app)
     router = APIRouter(prefix=PREFIX)
+    router.include_router(session_routes.router)
     router.include_router(account_routes.router)
     router.include_router(websocket.router)
-    models: list[type[BaseModel]] = [*account_routes.MODELS]
+    models: list[type[BaseModel]] = [*session_routes.MODELS, *account_routes.MODELS]
     for resource in registry:
         if resource.declared.generic:
             forms = forms_of(resource)
@@ -59,7 +60,7 @@ def _assemble(settings: Settings, registry: Registry) -> FastAPI:
     app.include_router(health.router)
     app.include_router(pages.router)
     pages.mount_assets(app)
-    openapi.install_openapi(app, models)
+    openapi.install_openapi(app, models, f"{PREFIX}/auth/login")
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -8,15 +8,18 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
 from fastapi import Request
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from api.problems import Problem
-from documents import Fault, InvalidInput
+from documents import DocumentRefused, Fault, InvalidInput
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
+FORM = "application/x-www-form-urlencoded"
 
 #: Decoding this much takes about a millisecond; larger bodies are decoded off the event loop.
 _LARGE = 64 * 1024
@@ -24,16 +27,63 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 #: What BSON can hold; what a document may hold is decided by its class.
 _INT64 = range(-(2**63), 2**63)
 
+_MAX_FORM_FIELDS = 20
+
 Loc = tuple[str | int, ...]
 
 
-async def read_json(request: Request, accepted: tuple[str, ...], *, max_bytes: int) -> Any:
-    """The decoded JSON body. Answers 415, 413 or 400 otherwise, and 422 as `decode_json` raises it.
+class Body(BaseModel):
+    """Base of the bodies that are not documents: unknown fields are refused, and texts are texts."""
 
-    A body that declares too great a length is refused unread; otherwise bytes are counted while they arrive.
-    """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in accepted:
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+_B = TypeVar("_B", bound=BaseModel)
+
+
+async def read_json(request: Request, accepted: tuple[str, ...], *, max_bytes: int) -> Any:
+    """The decoded JSON body. Answers 415, 413 or 400 otherwise, and 422 as `decode_json` raises it."""
+    text = await _read_text(request, accepted, max_bytes)
+    try:
+        return await asyncio.to_thread(decode_json, text, "body") if len(text) > _LARGE else decode_json(text, "body")
+    except json.JSONDecodeError as error:
+        place = Fault(("body", error.lineno, error.colno), f"not valid JSON: {error.msg}", "json_invalid")
+        raise Problem(400, "The body is not valid JSON.", errors=[place]) from None
+
+
+async def read_form(request: Request, accepted: tuple[str, ...], *, max_bytes: int) -> dict[str, str]:
+    """The fields of a form (URL-encoded). Answers 415, 413 or 400 otherwise, and 422 for a field that occurs twice."""
+    text = await _read_text(request, accepted, max_bytes)
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_FORM_FIELDS)
+    except UnicodeDecodeError:
+        raise Problem(400, "The form is not UTF-8.", errors=[Fault(("body",), "not valid UTF-8", "unicode")]) from None
+    except ValueError:
+        raise InvalidInput.at("body", msg=f"more than {_MAX_FORM_FIELDS} fields", type="too_long") from None
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise InvalidInput.at("body", msg="a field occurs twice", type="repeated")
+    return fields
+
+
+def media_type(request: Request) -> str:
+    """The body's media type, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def parse_body(model: type[_B], content: object) -> _B:
+    """`content` as a `model`. Raises DocumentRefused; what was given, which may be a secret, is not repeated."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        faults = [Fault(("body", *entry["loc"]), entry["msg"], entry["type"]) for entry in error.errors()]
+        raise DocumentRefused(faults) from None
+
+
+async def _read_text(request: Request, accepted: tuple[str, ...], max_bytes: int) -> str:
+    """The body as text. One that declares too great a length is refused unread; otherwise bytes are counted while they
+    arrive."""
+    if media_type(request) not in accepted:
         raise Problem(
             415,
             f"The body must be {' or '.join(accepted)}.",
@@ -48,14 +98,10 @@ async def read_json(request: Request, accepted: tuple[str, ...], *, max_bytes: i
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
     try:
-        text = body.decode()
-        return await asyncio.to_thread(decode_json, text, "body") if len(text) > _LARGE else decode_json(text, "body")
+        return body.decode()
     except UnicodeDecodeError as error:
         place = Fault(("body", error.start), "not valid UTF-8", "unicode")
         raise Problem(400, "The body is not UTF-8.", errors=[place]) from None
-    except json.JSONDecodeError as error:
-        place = Fault(("body", error.lineno, error.colno), f"not valid JSON: {error.msg}", "json_invalid")
-        raise Problem(400, "The body is not valid JSON.", errors=[place]) from None
 
 
 def _too_large(max_bytes: int) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from fastapi import FastAPI
@@ -47,6 +48,35 @@ def error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="ProblemDetails")}}},
         }
         for status in sorted(statuses)
+    }
+
+
+def operation(
+    name: str,
+    summary: str,
+    description: str,
+    status: int,
+    answer: type[BaseModel] | None,
+    *errors: int,
+    body: Mapping[str, type[BaseModel]] | None = None,
+) -> dict[str, Any]:
+    """What FastAPI is told of an operation that is not a class's: its answer, and its body by media type."""
+
+    def content(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+        return {kind: {"schema": {"$ref": _REF.format(model=model.__name__)}} for kind, model in models.items()}
+
+    success: dict[str, Any] = {"description": summary}
+    if answer is not None:
+        success["content"] = content({JSON: answer})
+    return {
+        "operation_id": name,
+        "tags": ["Accounts"],
+        "summary": summary,
+        "description": description,
+        "status_code": status,
+        "responses": {status: success, **error_answers(*errors)},
+        "openapi_extra": {"requestBody": {"required": True, "content": content(body)}} if body else None,
+        "response_model": None,
     }
 
 
@@ -277,8 +307,11 @@ def _item_model(resource: ResourceClass, forms: Forms) -> type[BaseModel]:
     )
 
 
-def install_openapi(app: FastAPI, models: list[type[BaseModel]]) -> None:
-    """Serve a document whose components include `models`, which the operations refer to by name."""
+def install_openapi(app: FastAPI, models: list[type[BaseModel]], token_url: str) -> None:
+    """Serve a document whose components include `models`, which the operations refer to by name.
+
+    `token_url` is where a password is exchanged for a token (OAuth2's password flow).
+    """
 
     def build() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -296,9 +329,12 @@ def install_openapi(app: FastAPI, models: list[type[BaseModel]]) -> None:
             _, definitions = models_json_schema(inputs, ref_template=_REF)
             components = document.setdefault("components", {})
             components["schemas"] = components.get("schemas", {}) | definitions.get("$defs", {})
-            components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+            components["securitySchemes"] = {
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "password": {"type": "oauth2", "flows": {"password": {"tokenUrl": token_url, "scopes": {}}}},
+            }
             # Anonymous callers see what the rules give them, so a token is an option and not a demand.
-            document["security"] = [{}, {"bearer": []}]
+            document["security"] = [{}, {"bearer": []}, {"password": []}]
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -11,12 +11,24 @@ from typing import TypeVar
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from documents import DocumentRefused, Fault
+
 _T = TypeVar("_T")
 
 #: OWASP's smallest recommended parameters for argon2id: 19 MiB, 2 passes, 1 lane.
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
 WORKERS = 2
 MAX_WAITING = 64
+
+
+#: The commonest passwords that are long enough (NIST SP 800-63B, 5.1.1.2, asks to refuse such).
+_COMMON_PASSWORDS = frozenset(
+    """
+    password password1 password123 passw0rd 12345678 123456789 1234567890 qwertyuiop qwerty123 11111111 00000000
+    iloveyou sunshine princess football baseball superman trustno1 letmein1 abc12345 abcd1234 1q2w3e4r 1qaz2wsx
+    asdfghjkl zxcvbnm1 welcome1 administrator changeme
+    """.split()  # noqa: SIM905 - a list of forty strings reads worse
+)
 
 
 class Busy(Exception):
@@ -63,6 +75,12 @@ class Passwords:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
             self._pending -= 1
+
+
+def refuse_common(password: str, *loc: str) -> None:
+    """Raise DocumentRefused, at `loc`, for one of the commonest passwords."""
+    if password.casefold() in _COMMON_PASSWORDS:
+        raise DocumentRefused([Fault(loc, "this is one of the commonest passwords", "common_password")])
 
 
 def _verify(hashed: str, password: str) -> bool:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from api.methods import allowed_methods
+from api.passwords import Busy
 from documents import (
     Contended,
     DatabaseAway,
@@ -21,7 +22,9 @@ from documents import (
     Fault,
     Forbidden,
     InvalidInput,
+    LastAdmin,
     NotFound,
+    RefreshRefused,
     Stale,
     encode_json,
 )
@@ -122,6 +125,11 @@ def problem_of(error: Exception) -> Problem:
             return Problem(404, "There is no such document.")
         case Forbidden():
             return Problem(403, f"{str(error)[:1].upper()}{str(error)[1:]}.")
+        case RefreshRefused():
+            detail = "The refresh token is not valid, or its session has ended."
+            return Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
+        case LastAdmin():
+            return Problem(409, f"{str(error)[:1].upper()}{str(error)[1:]}.")
         case Stale():
             return Problem(412, f"{str(error)[:1].upper()}{str(error)[1:]}.")
         case Duplicate():
@@ -131,6 +139,8 @@ def problem_of(error: Exception) -> Problem:
             return _away("The document is being changed by many writers at once; try again.")
         case DatabaseAway():
             return _away("The database does not answer at the moment; try again.")
+        case Busy():
+            return Problem(503, "Too many people are signing in at once; try again.", headers={"Retry-After": "1"})
         case HTTPException():
             return _http_problem(error)
         case RequestValidationError():
@@ -167,11 +177,11 @@ def install_problems(app: FastAPI) -> None:
             problem.headers["Allow"] = allowed
         elif problem.status >= 500:
             # Known causes need no stack trace; unknown ones do.
-            cause = None if isinstance(error, Problem | DatabaseAway | Contended) else error
+            cause = None if isinstance(error, Problem | DatabaseAway | Contended | Busy) else error
             level = logging.WARNING if cause is None else logging.ERROR
             logger.log(level, "%s %s failed: %s", request.method, path, type(error).__name__, exc_info=cause)
         return problem_response(problem, path=path, request_id=request_id)
 
     # Errors of no known kind are not for a handler here: `middleware.Envelope` is around the whole application.
-    for kind in (Problem, DocumentsError, HTTPException, RequestValidationError):
+    for kind in (Problem, Busy, DocumentsError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer)

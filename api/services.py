@@ -11,7 +11,7 @@ from fastapi.requests import HTTPConnection
 from api.passwords import Passwords
 from api.settings import Settings
 from api.tokens import AccessToken, Tokens
-from documents import Accounts, Database, Lists, PositionCodec, Principal, Registry, Store
+from documents import Accounts, Database, Lists, PositionCodec, Principal, Registry, Sessions, Store
 from realtime import ConnectionManager, Feed, Principals
 
 
@@ -25,6 +25,7 @@ class Services:
     store: Store
     lists: Lists
     accounts: Accounts
+    sessions: Sessions
     passwords: Passwords
     tokens: Tokens
     positions: PositionCodec

@@ -48,7 +48,8 @@ class Settings(BaseSettings):
     allowed_origins: Names = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     registration: Literal["open", "closed"] = "open"
-    access_token_minutes: Annotated[int, Field(ge=1, le=1_440)] = 60
+    access_token_minutes: Annotated[int, Field(ge=1, le=1_440)] = 15
+    refresh_token_days: Annotated[int, Field(ge=1, le=365)] = 30
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
     page_size_max: Annotated[int, Field(ge=1, le=10_000)] = 100
     history_events: Annotated[int, Field(ge=100)] = 50_000

@@ -34,20 +34,24 @@ class Tokens:
         self.lifetime = lifetime
         self._secret = secret
 
-    def issue(self, user_id: str, session_id: str) -> str:
-        """A token for a user's session. It names nobody's roles: those are read from the user."""
+    def issue(self, user_id: str, session_id: str, session_ends_at: dt.datetime) -> tuple[str, dt.timedelta]:
+        """A token for a user's session, and how long it is valid: not longer than the session.
+
+        It names nobody's roles: those are read from the user.
+        """
         now = dt.datetime.now(dt.UTC)
+        lifetime = min(self.lifetime, session_ends_at - now)
         claims = {
             "iss": ISSUER,
             "aud": AUDIENCE,
             "iat": now,
             "nbf": now,
-            "exp": now + self.lifetime,
+            "exp": now + lifetime,
             "jti": secrets.token_urlsafe(12),
             "sub": user_id,
             "sid": session_id,
         }
-        return jwt.encode(claims, self._secret, algorithm=ALGORITHM)
+        return jwt.encode(claims, self._secret, algorithm=ALGORITHM), lifetime
 
     def read(self, token: str) -> AccessToken:
         """The token's content. Raises TokenRefused."""

@@ -21,8 +21,10 @@ from documents.errors import (
     Forbidden,
     HistoryLost,
     InvalidInput,
+    LastAdmin,
     NotFound,
     QueryTooSlow,
+    RefreshRefused,
     Stale,
 )
 from documents.filters import (
@@ -46,6 +48,7 @@ from documents.preconditions import NO_PRECONDITIONS, Preconditions, parse_tags
 from documents.public import PublicForm, changed_fields, encode_json, public_id, public_value, rfc3339
 from documents.resources import BOOKKEEPING, LiveDocument, Registry, Resource, ResourceClass
 from documents.schema import Action, install, install_one, json_schema
+from documents.sessions import Renewal, Sessions
 from documents.shapes import Fields
 from documents.sorting import BY_ID, Sort, SortKey, parse_sort, sort_documents
 from documents.store import Found, Store, parse_id
@@ -92,6 +95,7 @@ __all__ = [
     "Hidden",
     "HistoryLost",
     "InvalidInput",
+    "LastAdmin",
     "ListQuery",
     "Lists",
     "LiveDocument",
@@ -107,12 +111,15 @@ __all__ = [
     "QueryTooSlow",
     "ReadOnly",
     "References",
+    "RefreshRefused",
     "Registry",
+    "Renewal",
     "Reset",
     "ResetReason",
     "Resource",
     "ResourceClass",
     "Result",
+    "Sessions",
     "SetOnCreate",
     "Sort",
     "SortKey",

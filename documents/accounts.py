@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,7 +61,6 @@ class Accounts:
     def __init__(self, database: Database, registry: Registry) -> None:
         self._database = database
         self._users = registry[USERS]
-        self._sessions = registry[SESSIONS]
 
     async def register(self, username: str, email: str, password_hash: str, roles: Sequence[str] = ("user",)) -> Stored:
         """Create a user. Raises Duplicate, naming `username` or `email`, and DocumentRefused.
@@ -116,19 +114,16 @@ class Accounts:
                 {"_id": user_id, "password_hash": old}, {"$set": {"password_hash": new}}
             )
 
+    async def password_hash(self, user_id: ObjectId) -> str | None:
+        """The hash that is stored now; None when the user is gone."""
+        with driver_errors():
+            user = await self._database.latest(USERS).find_one({"_id": user_id}, {"password_hash": 1})
+        return None if user is None else str(user.get("password_hash", ""))
+
     async def has_admin(self) -> bool:
         """Whether any admin exists."""
         with driver_errors():
             return await self._database.latest(USERS).find_one({"roles": "admin"}) is not None
-
-    async def start_session(self, user_id: ObjectId, ends_at: dt.datetime) -> ObjectId:
-        """Record a sign-in; returns the session's id."""
-        values = {"_id": ObjectId(), "user_id": user_id, "ends_at": ends_at}
-        document = validate_whole(self._sessions, values)
-        async with self._database.session() as session:
-            with driver_errors():
-                await self._database.insert(SESSIONS, document, session)
-        return document["_id"]  # type: ignore[no-any-return]
 
     async def principal(self, user_id: ObjectId, session_id: ObjectId) -> Principal | None:
         """Who a token speaks for, from the database: None when the user or the session is gone or has ended."""

@@ -11,6 +11,8 @@
     │   └── DocumentRefused     in a document, by the class or by the collection's validator
     ├── NotFound                no such document, or none that the caller may read
     ├── Forbidden               the caller may read the document but not do this to it
+    ├── RefreshRefused          no refresh token of a session that stands
+    ├── LastAdmin               the change would leave nobody who is an admin
     ├── Stale                   If-Match (or If-None-Match: *) does not hold
     ├── Duplicate               a unique index refuses the value; names the fields
     └── Contended               the document kept changing while we tried; nothing was written
@@ -84,6 +86,14 @@ class NotFound(DocumentsError):
 
 class Forbidden(DocumentsError):
     """The caller may not do this."""
+
+
+class RefreshRefused(DocumentsError):
+    """The refresh token is not one, or its session has ended."""
+
+
+class LastAdmin(DocumentsError):
+    """The change would leave the database without an admin who can sign in."""
 
 
 class Stale(DocumentsError):

@@ -50,7 +50,7 @@ class Resource:
     examples: tuple[Mapping[str, Any], ...] = ()
 
 
-def _now() -> dt.datetime:
+def utc_now() -> dt.datetime:
     """The present in UTC, cut to the millisecond, as BSON stores it."""
     now = dt.datetime.now(dt.UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
@@ -63,12 +63,12 @@ class LiveDocument(Document):
     model_config = ConfigDict(ignored_types=(Resource,), validate_default=True)
 
     created_at: Annotated[
-        dt.datetime, ReadOnly(), Field(default_factory=_now, description="When the document was created.")
+        dt.datetime, ReadOnly(), Field(default_factory=utc_now, description="When the document was created.")
     ]
     updated_at: Annotated[
         dt.datetime,
         ReadOnly(),
-        Field(default_factory=_now, description="When the API last wrote the document."),
+        Field(default_factory=utc_now, description="When the API last wrote the document."),
     ]
     revision: Annotated[int, ReadOnly(), Field(default=1, ge=1, description="Counts the API's writes of the document.")]
 
@@ -234,4 +234,5 @@ __all__ = [
     "Resource",
     "ResourceClass",
     "is_client_writable",
+    "utc_now",
 ]

@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Annotated, Literal
 
 from beanie import PydanticObjectId
-from pydantic import EmailStr, Field
+from pydantic import BaseModel, EmailStr, Field
 from pymongo import IndexModel
 
 from documents.access import Access, owner, role, signed_in
@@ -42,12 +42,27 @@ class User(LiveDocument):
     resource = Resource(access=Access(read=signed_in), generic=False)
 
 
+class SpentToken(BaseModel):
+    """A refresh token that has been exchanged for its successor."""
+
+    hash: Annotated[str, Field(description="SHA-256 of the token.")]
+    at: Annotated[dt.datetime, Field(description="When it was exchanged.")]
+
+
 class Session(LiveDocument):
     """One sign-in of a user on one device. Ending it ends its tokens."""
 
     user_id: Annotated[PydanticObjectId, References("users"), ReadOnly()]
     ends_at: Annotated[dt.datetime, ReadOnly(), Field(description="When the session ends by itself.")]
     ended_at: Annotated[dt.datetime | None, ReadOnly(), Field(description="When it was ended before that.")] = None
+    refresh_hash: Annotated[
+        str | None,
+        Hidden(),
+        Field(description="SHA-256 of the refresh token in force; the token itself is not stored."),
+    ] = None
+    spent_tokens: Annotated[
+        list[SpentToken], Hidden(), Field(description="Refresh tokens exchanged in the last seconds.")
+    ] = []
 
     class Settings:
         name = "sessions"

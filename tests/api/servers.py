@@ -70,13 +70,17 @@ class Server:
 
     def login(self, username: str, password: str = PASSWORD) -> str:
         """An access token."""
+        return self.sign_in(username, password)["access_token"]
+
+    def sign_in(self, username: str, password: str = PASSWORD) -> dict[str, str]:
+        """The tokens of a new session."""
         answer = httpx.post(
             f"{self.url}/api/v1/auth/login", json={"username": username, "password": password}, timeout=30
         )
         assert answer.status_code == 200, answer.text
-        token: str = answer.json()["access_token"]
-        self.secrets.append(token)
-        return token
+        tokens: dict[str, str] = answer.json()
+        self.secrets += [tokens["access_token"], tokens["refresh_token"]]
+        return tokens
 
     def register(self, username: str) -> User:
         """A new user, signed in."""

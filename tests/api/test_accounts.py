@@ -114,8 +114,8 @@ def test_signing_in(anonymous: httpx.Client, alice: User, spelled: str) -> None:
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
     content = answer.json()
-    assert set(content) == {"access_token", "token_type", "expires_in"}
-    assert (content["token_type"], content["expires_in"]) == ("bearer", 3600)
+    assert set(content) == {"access_token", "token_type", "expires_in", "refresh_token"}
+    assert (content["token_type"], content["expires_in"]) == ("bearer", 900)
     own = anonymous.get("/users/me", headers={"Authorization": f"bearer {content['access_token']}"})
     assert own.json()["id"] == alice.id
 

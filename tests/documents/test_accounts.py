@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
-from documents import Accounts, DocumentRefused, Duplicate, is_alive, parse_user_id, principal_from, public_user
+from documents import (
+    Accounts,
+    DocumentRefused,
+    Duplicate,
+    Sessions,
+    is_alive,
+    parse_user_id,
+    principal_from,
+    public_user,
+)
 from tests.documents.classes import World
 
 END = dt.datetime(2099, 1, 1, tzinfo=dt.UTC)
@@ -79,7 +88,8 @@ async def test_finding_by_name_and_address(accounts: Accounts) -> None:
 async def test_a_principal_needs_its_user_and_session(accounts: Accounts, world: World) -> None:
     """Gone when the session is ended or another's, and when the user is deactivated or deleted."""
     user = await accounts.register("ann", "ann@example.org", "hash", roles=("user", "admin"))
-    session = await accounts.start_session(user["_id"], END)
+    sessions_of = Sessions(world.database, world.registry, b"hush", dt.timedelta(days=1))
+    session = (await sessions_of.start(user["_id"])).session_id
     principal = await accounts.principal(user["_id"], session)
     assert principal is not None
     assert principal.roles == {"user", "admin"}
