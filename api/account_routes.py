@@ -9,14 +9,14 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, EmailStr, Field
 
 from api import openapi
-from api.bodies import JSON, Body, parse_body, read_json
+from api.bodies import JSON, MERGE_PATCH, Body, parse_body, read_json
 from api.callers import SignedInCaller
 from api.passwords import refuse_common
 from api.problems import Problem
 from api.services import ServicesOf
 from api.session_routes import NO_STORE
 from api.settings import MAX_PASSWORD, MIN_PASSWORD
-from documents import encode_json, public_user
+from documents import encode_json, parse_user_id, public_user
 
 router = APIRouter()
 
@@ -39,6 +39,23 @@ class Registration(Body):
     password: NewPassword
 
 
+class AccountChange(Body):
+    """What users change of their own account; what is left out stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"email": "mara@example.org"}]})
+
+    # The defaults are never used: None would be in the schema, and null would be accepted.
+    username: Annotated[Username, Field(default_factory=str)]
+    email: Annotated[Email, Field(default_factory=str)]
+
+
+class PasswordChange(Body):
+    """A new password, and the one that it replaces."""
+
+    current_password: Annotated[str, Field(min_length=1, max_length=1_024)]
+    new_password: NewPassword
+
+
 class AccountPublic(BaseModel):
     """An account as its own user sees it."""
 
@@ -50,7 +67,7 @@ class AccountPublic(BaseModel):
     created_at: Annotated[dt.datetime, Field(examples=["2026-01-31T12:00:00.000Z"])]
 
 
-MODELS: list[type[BaseModel]] = [Registration, AccountPublic]
+MODELS: list[type[BaseModel]] = [Registration, AccountChange, PasswordChange, AccountPublic]
 
 
 @router.post(
@@ -83,5 +100,70 @@ async def register(request: Request, services: ServicesOf) -> Response:
 async def own_account(caller: SignedInCaller, services: ServicesOf) -> Response:
     account = await services.accounts.user(caller.principal)
     if account is None:
-        raise Problem(401, "The account does not exist any more.")
+        raise _gone()
     return Response(encode_json(public_user(account)), media_type=JSON, headers=NO_STORE)
+
+
+@router.patch(
+    "/users/me",
+    **openapi.operation(
+        "change_own_account",
+        "Change your own account",
+        "The username and the email address, each unique without regard to case.",
+        200,
+        AccountPublic,
+        *(400, 401, 409, 413, 415, 422, 503),
+        body={MERGE_PATCH: AccountChange, JSON: AccountChange},
+    ),
+)
+async def change_own_account(request: Request, caller: SignedInCaller, services: ServicesOf) -> Response:
+    content = await read_json(request, (MERGE_PATCH, JSON), max_bytes=services.settings.max_body_bytes)
+    changes = parse_body(AccountChange, content).model_dump(exclude_unset=True)
+    if not changes:
+        return await own_account(caller, services)
+    user_id = caller.principal.user_id
+    account = None if user_id is None else await services.accounts.rename(user_id, **changes)
+    if account is None:
+        raise _gone()
+    return Response(encode_json(public_user(account)), media_type=JSON, headers=NO_STORE)
+
+
+@router.post(
+    "/users/me/password",
+    **openapi.operation(
+        "change_own_password",
+        "Set a new password",
+        "Needs the current one, and ends all other sessions of the account.",
+        204,
+        None,
+        *(400, 401, 403, 413, 415, 422, 503),
+        body={JSON: PasswordChange},
+    ),
+)
+async def change_own_password(request: Request, caller: SignedInCaller, services: ServicesOf) -> Response:
+    content = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
+    body = parse_body(PasswordChange, content)
+    refuse_common(body.new_password, "body", "new_password")
+    user_id = caller.principal.user_id
+    if user_id is None:
+        raise _gone()
+    stored = await services.accounts.password_hash(user_id)
+    if not await services.passwords.verify(stored, body.current_password) or stored is None:
+        raise _wrong()
+    newer = await services.passwords.hash(body.new_password)
+    kept = parse_user_id(caller.token.session_id) if caller.token is not None else None
+    # Before, so that nothing is changed if it fails; and after, for those that the old password started meanwhile.
+    await services.sessions.end_all(user_id, but=kept)
+    if not await services.accounts.change_password(user_id, stored, newer):
+        raise _wrong()
+    await services.sessions.end_all(user_id, but=kept)
+    return Response(status_code=204, headers=NO_STORE)
+
+
+def _gone() -> Problem:
+    return Problem(401, "The account does not exist any more.")
+
+
+def _wrong() -> Problem:
+    # Not 401: the token is right, and a client would go and refresh it.
+    return Problem(403, "The current password is wrong.")

@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from bson import ObjectId
+from pymongo.errors import WriteError
 
 from documents.access import ROLES, Principal
 from documents.database import Database, Stored, driver_errors
-from documents.errors import Duplicate
+from documents.errors import Contended, DocumentRefused, Duplicate, Fault
 from documents.input import validate_whole
 from documents.public import public_value
-from documents.resources import Registry
+from documents.resources import Registry, utc_now
 
 USERS = "users"
 SESSIONS = "sessions"
+#: How often a write of an account that changes meanwhile is tried.
+_ATTEMPTS = 20
 
 _PUBLIC_NAMES = {"username_key": "username", "email_key": "email"}
 
@@ -113,6 +116,49 @@ class Accounts:
             await self._database.latest(USERS).update_one(
                 {"_id": user_id, "password_hash": old}, {"$set": {"password_hash": new}}
             )
+
+    async def rename(
+        self, user_id: ObjectId, *, username: str | None = None, email: str | None = None
+    ) -> Stored | None:
+        """Set a user's names; None leaves one as it is. Returns the user, None when there is none any more.
+
+        Raises Duplicate, naming `username` or `email`, DocumentRefused and Contended.
+        """
+        changes: dict[str, Any] = {}
+        if username is not None:
+            changes |= {"username": username.strip(), "username_key": fold(username)}
+        if email is not None:
+            changes |= {"email": email.strip(), "email_key": fold(email)}
+        return await self._change(user_id, changes)
+
+    async def change_password(self, user_id: ObjectId, old: str, new: str) -> bool:
+        """Store the hash of a new password. False when the stored hash is not `old` any more. Raises Contended."""
+        return await self._change(user_id, {"password_hash": new}, password_hash=old) is not None
+
+    async def _change(
+        self, user_id: ObjectId, changes: Mapping[str, Any], *, password_hash: str | None = None
+    ) -> Stored | None:
+        for _ in range(_ATTEMPTS):
+            with driver_errors():
+                stored = await self._database.latest(USERS).find_one({"_id": user_id})
+            if stored is None or (password_hash is not None and stored.get("password_hash") != password_hash):
+                return None
+            revision = stored.get("revision")
+            counted = {"revision": revision + 1} if isinstance(revision, int) else {}
+            new = stored | dict(changes) | {"updated_at": utc_now()} | counted
+            try:
+                async with self._database.session() as session:
+                    with driver_errors():
+                        if await self._database.replace_if_unchanged(USERS, stored, new, session):
+                            return new
+            except Duplicate as error:
+                raise Duplicate([_PUBLIC_NAMES.get(name, name) for name in error.fields]) from None
+            except WriteError:
+                fault = Fault(
+                    ("body",), "the account's document breaks the rules; an admin can repair it", "unstorable"
+                )
+                raise DocumentRefused([fault]) from None
+        raise Contended("the account kept changing; nothing was written")
 
     async def password_hash(self, user_id: ObjectId) -> str | None:
         """The hash that is stored now; None when the user is gone."""
