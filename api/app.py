@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
-from api import account_routes, health, openapi, pages, session_routes, websocket
+from api import account_routes, health, openapi, pages, session_routes, user_routes, websocket
 from api.middleware import Envelope
 from api.problems import install_problems
 from api.resource_routes import resource_router
@@ -49,8 +49,12 @@ def _assemble(settings: Settings, registry: Registry) -> FastAPI:
     router = APIRouter(prefix=PREFIX)
     router.include_router(session_routes.router)
     router.include_router(account_routes.router)
+    users = registry["users"]
+    user_forms = forms_of(users)
+    router.include_router(user_routes.user_router(users, user_forms, settings))
     router.include_router(websocket.router)
-    models: list[type[BaseModel]] = [*session_routes.MODELS, *account_routes.MODELS]
+    models: list[type[BaseModel]] = [*session_routes.MODELS, *account_routes.MODELS, *user_routes.MODELS]
+    models += [user_forms.public, openapi.page_model(users, user_forms)]
     for resource in registry:
         if resource.declared.generic:
             forms = forms_of(resource)

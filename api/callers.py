@@ -44,14 +44,24 @@ async def caller_of(connection: HTTPConnection) -> Caller:
     return await caller_of_token(services_of(connection), token.strip())
 
 
-async def _signed_in(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
+async def signed_in(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
+    """The caller; 401 for an anonymous one."""
     if not caller.principal.signed_in:
         raise Problem(401, "Sign in first.", headers=_CHALLENGE)
     return caller
 
 
 CallerOf = Annotated[Caller, Depends(caller_of)]
-SignedInCaller = Annotated[Caller, Depends(_signed_in)]
+SignedInCaller = Annotated[Caller, Depends(signed_in)]
+
+
+async def _admin(caller: SignedInCaller) -> Caller:
+    if "admin" not in caller.principal.roles:
+        raise Problem(403, "Only an admin may do this.")
+    return caller
+
+
+AdminCaller = Annotated[Caller, Depends(_admin)]
 
 
 def challenge_unless_signed_in(caller: Caller) -> None:

@@ -264,6 +264,12 @@ class Operations:
             requestBody=self._body(self._forms.update, MERGE_PATCH, JSON),
         )
 
+    def patch_with(self, form: type[BaseModel], description: str) -> dict[str, Any]:
+        """`PATCH /{name}/{id}` with a form of its own, where the class's fields have other ways to change."""
+        documented = self.patch()
+        documented["openapi_extra"]["requestBody"] = self._body(form, MERGE_PATCH, JSON)
+        return documented | {"description": description}
+
     def delete(self) -> dict[str, Any]:
         """`DELETE /{name}/{id}`."""
         answers = {

@@ -34,7 +34,7 @@ _COMMON = {"Cache-Control": "private, no-cache", "Vary": "Accept, Authorization,
 def resource_router(resource: ResourceClass, forms: Forms, settings: Settings) -> APIRouter:
     """The routes of one class, under its collection's name."""
     router = APIRouter(prefix=f"/{resource.name}", tags=[resource.label])
-    routes = _Routes(resource)
+    routes = ResourceRoutes(resource)
     docs = openapi.Operations(resource, forms, settings)
     router.add_api_route("", routes.list, methods=["GET"], **docs.list_page())
     router.add_api_route("", routes.list, methods=["HEAD"], include_in_schema=False)
@@ -47,7 +47,7 @@ def resource_router(resource: ResourceClass, forms: Forms, settings: Settings) -
     return router
 
 
-class _Routes:
+class ResourceRoutes:
     """The handlers of one class. They parse the request, call the store, and write the answer."""
 
     def __init__(self, resource: ResourceClass) -> None:
@@ -79,49 +79,50 @@ class _Routes:
             challenge_unless_signed_in(caller)
             raise
         location = f"{_path(request)}/{quote(str(found.document['id']), safe='')}"
-        return _answer(services, found, status=201, headers={"Location": location})
+        return answer_with(services, found, status=201, headers={"Location": location})
 
     async def get(self, id: str, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
-        preconditions = _preconditions(request)
+        preconditions = preconditions_of(request)
         found = await services.store.get(self._resource, id, caller.principal)
         if preconditions.is_known(found.etag):
             headers = {**_COMMON, "ETag": found.etag, "X-Position": services.positions.encode(found.position)}
             return Response(status_code=304, headers=headers)
-        return _answer(services, found)
+        return answer_with(services, found)
 
     async def replace(self, id: str, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
         body = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
         try:
             found, created = await services.store.replace(
-                self._resource, id, caller.principal, body, _preconditions(request)
+                self._resource, id, caller.principal, body, preconditions_of(request)
             )
         except Forbidden:
             challenge_unless_signed_in(caller)
             raise
         headers = {"Location": _path(request)} if created else None
-        return _answer(services, found, status=201 if created else 200, headers=headers)
+        return answer_with(services, found, status=201 if created else 200, headers=headers)
 
     async def patch(self, id: str, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
         patch = await read_json(request, (MERGE_PATCH, JSON), max_bytes=services.settings.max_body_bytes)
         try:
             found = await services.store.merge_patch(
-                self._resource, id, caller.principal, patch, _preconditions(request)
+                self._resource, id, caller.principal, patch, preconditions_of(request)
             )
         except Forbidden:
             challenge_unless_signed_in(caller)
             raise
-        return _answer(services, found)
+        return answer_with(services, found)
 
     async def delete(self, id: str, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
         try:
-            position = await services.store.delete(self._resource, id, caller.principal, _preconditions(request))
+            position = await services.store.delete(self._resource, id, caller.principal, preconditions_of(request))
         except Forbidden:
             challenge_unless_signed_in(caller)
             raise
         return Response(status_code=204, headers={"X-Position": _encoded(services, position)})
 
 
-def _preconditions(request: Request) -> Preconditions:
+def preconditions_of(request: Request) -> Preconditions:
+    """What `If-Match` and `If-None-Match` ask for."""
     headers = request.headers
     return Preconditions(
         parse_tags(_joined(headers.getlist("if-match")), "If-Match"),
@@ -137,7 +138,10 @@ def _encoded(services: Services, position: Position) -> str:
     return services.positions.encode(position)
 
 
-def _answer(services: Services, found: Found, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def answer_with(
+    services: Services, found: Found, *, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """One document, with the headers that describe it."""
     all_headers = {
         **_COMMON,
         "ETag": found.etag,

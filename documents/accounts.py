@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import datetime as dt
 import unicodedata
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +16,7 @@ from pymongo.errors import WriteError
 
 from documents.access import ROLES, Principal
 from documents.database import Database, Stored, driver_errors
-from documents.errors import Contended, DocumentRefused, Duplicate, Fault
+from documents.errors import Contended, DocumentRefused, Duplicate, Fault, LastAdmin
 from documents.input import validate_whole
 from documents.public import public_value
 from documents.resources import Registry, utc_now
@@ -21,6 +25,8 @@ USERS = "users"
 SESSIONS = "sessions"
 #: How often a write of an account that changes meanwhile is tried.
 _ATTEMPTS = 20
+#: Longer than a change of one document takes.
+LEASE = dt.timedelta(seconds=20)
 
 _PUBLIC_NAMES = {"username_key": "username", "email_key": "email"}
 
@@ -64,6 +70,7 @@ class Accounts:
     def __init__(self, database: Database, registry: Registry) -> None:
         self._database = database
         self._users = registry[USERS]
+        self._removal = asyncio.Lock()
 
     async def register(self, username: str, email: str, password_hash: str, roles: Sequence[str] = ("user",)) -> Stored:
         """Create a user. Raises Duplicate, naming `username` or `email`, and DocumentRefused.
@@ -165,6 +172,45 @@ class Accounts:
         with driver_errors():
             user = await self._database.latest(USERS).find_one({"_id": user_id}, {"password_hash": 1})
         return None if user is None else str(user.get("password_hash", ""))
+
+    @contextlib.asynccontextmanager
+    async def keeping_an_admin(self, user_id: ObjectId | None) -> AsyncIterator[None]:
+        """Hold this while a user stops being an admin, or a user at all.
+
+        Raises LastAdmin when nobody else is one who can sign in, and Contended. Of two admins who remove each other at
+        the same moment, in this process or another, the second one is refused.
+        """
+        async with self._removal, self._lease("admin_removal"):
+            with driver_errors():
+                found = await self._database.latest(USERS).find({"roles": "admin"}).to_list(None)
+            admins = [principal for user in found if (principal := principal_from(user)) and "admin" in principal.roles]
+            if [admin.user_id for admin in admins] == [user_id]:
+                raise LastAdmin("this is the last admin who can sign in; make another one first")
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _lease(self, name: str) -> AsyncIterator[None]:
+        """Exclude other processes; one that dies excludes them for LEASE."""
+        meta, holder = self._database.latest("headwater_meta"), uuid.uuid4().hex
+        deadline = utc_now() + LEASE
+        while (now := utc_now()) < deadline:
+            try:
+                with driver_errors():
+                    await meta.find_one_and_update(
+                        {"_id": name, "until": {"$lt": now}},
+                        {"$set": {"holder": holder, "until": now + LEASE}},
+                        upsert=True,
+                    )
+                break
+            except Duplicate:
+                await asyncio.sleep(0.05)
+        else:
+            raise Contended("another process holds the lease")
+        try:
+            yield
+        finally:
+            with driver_errors():
+                await meta.update_one({"_id": name, "holder": holder}, {"$set": {"until": now - LEASE}})
 
     async def has_admin(self) -> bool:
         """Whether any admin exists."""

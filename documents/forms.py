@@ -14,7 +14,7 @@ from typing import Annotated, Any, Optional
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
-from documents.markers import Hidden, Marker
+from documents.markers import Hidden, Marker, VisibleTo
 from documents.resources import ResourceClass, is_client_writable
 
 
@@ -100,7 +100,8 @@ def _public(label: str, doc: str, infos: dict[str, FieldInfo], resource: Resourc
         plain.metadata = []
         if annotation is dt.datetime:
             annotation = Annotated[dt.datetime, Field(examples=["2026-01-31T12:00:00.000Z"])]
-        if not resource.fields[field_name].required:
+        markers = resource.fields[field_name].markers
+        if not resource.fields[field_name].required or any(isinstance(marker, VisibleTo) for marker in markers):
             annotation = Optional[annotation]  # noqa: UP045 - built at run time
             plain.default, plain.default_factory = None, None
         fields[field_name] = (annotation, plain)

@@ -78,7 +78,7 @@ class Store:
         """`stored` as `principal` sees it."""
         form = self.public_form(resource, principal.roles)
         document = form.document(stored)
-        updated_at = stored.get("updated_at")
+        updated_at = stored.get("updated_at") if "updated_at" in document else None
         return Found(
             document,
             form.etag(document),

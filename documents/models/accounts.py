@@ -11,7 +11,7 @@ from pymongo import IndexModel
 
 from documents.access import Access, owner, role, signed_in
 from documents.markers import Hidden, ReadOnly, References, VisibleTo
-from documents.resources import LiveDocument, Resource
+from documents.resources import LiveDocument, Resource, utc_now
 
 Role = Literal["user", "moderator", "admin"]
 
@@ -31,6 +31,22 @@ class User(LiveDocument):
     username_key: Annotated[str, Hidden(), Field(description="The username, case-folded; unique.")]
     email_key: Annotated[str, Hidden(), Field(description="The email address, case-folded; unique.")]
     password_hash: Annotated[str, Hidden(), Field(description="argon2id, in the PHC string format.")]
+    # For others, these would tell that something has changed which they may not see.
+    created_at: Annotated[
+        dt.datetime,
+        ReadOnly(),
+        VisibleTo("admin"),
+        Field(default_factory=utc_now, description="When the user registered."),
+    ]
+    updated_at: Annotated[
+        dt.datetime,
+        ReadOnly(),
+        VisibleTo("admin"),
+        Field(default_factory=utc_now, description="When the API last wrote the user."),
+    ]
+    revision: Annotated[
+        int, ReadOnly(), VisibleTo("admin"), Field(default=1, ge=1, description="Counts the API's writes of the user.")
+    ]
 
     class Settings:
         name = "users"
@@ -39,7 +55,10 @@ class User(LiveDocument):
             IndexModel([("email_key", 1)], name="email_unique", unique=True),
         ]
 
-    resource = Resource(access=Access(read=signed_in), generic=False)
+    resource = Resource(
+        access=Access(read=signed_in, update=role("admin"), delete=role("admin")),
+        generic=False,
+    )
 
 
 class SpentToken(BaseModel):

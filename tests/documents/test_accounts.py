@@ -13,6 +13,7 @@ from documents import (
     Accounts,
     DocumentRefused,
     Duplicate,
+    LastAdmin,
     Sessions,
     is_alive,
     parse_user_id,
@@ -108,6 +109,58 @@ async def test_a_principal_needs_its_user_and_session(accounts: Accounts, world:
     await sessions.update_one({}, {"$unset": {"ended_at": 1}})
     await users.delete_many({})
     assert await accounts.principal(user["_id"], session) is None
+
+
+async def test_processes_that_remove_admins_at_once(contract: World) -> None:
+    """One after the other; the last admin is refused, and one who is no admin is not."""
+    processes = [Accounts(contract.database, contract.registry) for _ in range(3)]
+    users = [
+        await processes[0].register(f"admin{n}", f"admin{n}@example.org", "hash", roles=("admin",)) for n in range(3)
+    ]
+    inside = 0
+
+    async def remove(accounts: Accounts, user_id: ObjectId) -> None:
+        nonlocal inside
+        async with accounts.keeping_an_admin(user_id):
+            inside += 1
+            assert inside == 1
+            await contract.database.raw["users"].update_one({"_id": user_id}, {"$set": {"roles": ["user"]}})
+            inside -= 1
+
+    removals = [remove(accounts, user["_id"]) for accounts, user in zip(processes, users, strict=True)]
+    results = await asyncio.gather(*removals, return_exceptions=True)
+    assert sorted(type(result).__name__ for result in results) == ["LastAdmin", "NoneType", "NoneType"]
+    (left,) = await contract.database.raw["users"].find({"roles": "admin"}).to_list(None)
+    with pytest.raises(LastAdmin):
+        await remove(processes[0], left["_id"])
+    for user_id in (ObjectId(), None):
+        async with processes[1].keeping_an_admin(user_id):
+            inside += 1
+    assert inside == 2
+
+
+async def test_renaming(contract: World) -> None:
+    """The keys follow; what is None stays; a user who is gone is None; a document that breaks the rules is refused."""
+    accounts = Accounts(contract.database, contract.registry)
+    user = await accounts.register("Ann", "ann@example.org", "hash")
+    renamed = await accounts.rename(user["_id"], username="Bea")
+    assert renamed is not None
+    assert (renamed["username_key"], renamed["email_key"], renamed["revision"]) == ("bea", "ann@example.org", 2)
+    assert await accounts.find("ann") is None
+    assert await accounts.rename(ObjectId(), username="cleo") is None
+    assert not await accounts.change_password(user["_id"], "other", "new")
+    assert await accounts.change_password(user["_id"], "hash", "new")
+    assert await accounts.password_hash(user["_id"]) == "new"
+    assert await accounts.password_hash(ObjectId()) is None
+
+
+async def test_renaming_what_breaks_the_rules(accounts: Accounts, world: World) -> None:
+    """A user whose document the validator refuses is told so."""
+    user = await accounts.register("ann", "ann@example.org", "hash")
+    users = world.database.raw["users"]
+    await users.update_one({}, {"$set": {"roles": ["boss"]}}, bypass_document_validation=True)
+    with pytest.raises(DocumentRefused):
+        await accounts.rename(user["_id"], username="bea")
 
 
 ODD: dict[str, Any] = {

@@ -1,0 +1,79 @@
+"""Users as others see them, and what admins do to them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api import openapi
+from api.bodies import JSON, MERGE_PATCH, Body, parse_body, read_json
+from api.callers import AdminCaller, signed_in
+from api.resource_routes import ResourceRoutes, answer_with, preconditions_of
+from api.services import ServicesOf
+from api.settings import Settings
+from documents import Forms, ResourceClass, parse_user_id
+from documents.models.accounts import Role
+
+
+class UserChange(Body):
+    """What an admin changes of a user; what is left out stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"roles": ["user", "moderator"]}, {"is_active": False}]})
+
+    # The defaults are never used: None would be in the schema, and null would be accepted.
+    roles: Annotated[list[Role], Field(default_factory=list, max_length=10, description="What the user may do.")]
+    is_active: Annotated[bool, Field(default_factory=bool, description="Whether the user may sign in.")]
+
+
+MODELS: list[type[BaseModel]] = [UserChange]
+
+
+def user_router(resource: ResourceClass, forms: Forms, settings: Settings) -> APIRouter:
+    """The routes of users. Include it after those of `/users/me`."""
+    router = APIRouter(prefix=f"/{resource.name}", tags=["Accounts"], dependencies=[Depends(signed_in)])
+    reading, routes = ResourceRoutes(resource), _Routes(resource)
+    docs = openapi.Operations(resource, forms, settings)
+    router.add_api_route("", reading.list, methods=["GET"], **docs.list_page())
+    router.add_api_route("", reading.list, methods=["HEAD"], include_in_schema=False)
+    router.add_api_route("/{id}", reading.get, methods=["GET"], **docs.get())
+    router.add_api_route("/{id}", reading.get, methods=["HEAD"], include_in_schema=False)
+    changing = (
+        "For admins. Roles and deactivation act on requests and live sockets within a second. The last admin stays."
+    )
+    router.add_api_route("/{id}", routes.change, methods=["PATCH"], **_with_409(docs.patch_with(UserChange, changing)))
+    router.add_api_route("/{id}", routes.delete, methods=["DELETE"], **_with_409(docs.delete()))
+    return router
+
+
+def _with_409(documented: dict[str, Any]) -> dict[str, Any]:
+    conflict = openapi.error_answers(409)
+    conflict[409]["description"] = "It is the last admin who can sign in."
+    return documented | {"responses": documented["responses"] | conflict}
+
+
+class _Routes:
+    """The handlers that only admins may use."""
+
+    def __init__(self, resource: ResourceClass) -> None:
+        self._resource = resource
+
+    async def change(self, id: str, request: Request, caller: AdminCaller, services: ServicesOf) -> Response:
+        content = await read_json(request, (MERGE_PATCH, JSON), max_bytes=services.settings.max_body_bytes)
+        changes = parse_body(UserChange, content).model_dump(exclude_unset=True)
+        preconditions = preconditions_of(request)
+        if changes.get("is_active") is False or "admin" not in changes.get("roles", ["admin"]):
+            async with services.accounts.keeping_an_admin(parse_user_id(id)):
+                found = await services.store.merge_patch(self._resource, id, caller.principal, changes, preconditions)
+        else:
+            found = await services.store.merge_patch(self._resource, id, caller.principal, changes, preconditions)
+        return answer_with(services, found)
+
+    async def delete(self, id: str, request: Request, caller: AdminCaller, services: ServicesOf) -> Response:
+        user_id = parse_user_id(id)
+        async with services.accounts.keeping_an_admin(user_id):
+            position = await services.store.delete(self._resource, id, caller.principal, preconditions_of(request))
+        if user_id is not None:
+            await services.sessions.end_all(user_id)
+        return Response(status_code=204, headers={"X-Position": services.positions.encode(position)})
