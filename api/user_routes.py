@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from api import openapi
 from api.bodies import JSON, MERGE_PATCH, Body, parse_body, read_json
@@ -15,6 +16,10 @@ from api.services import ServicesOf
 from api.settings import Settings
 from documents import Forms, ResourceClass, parse_user_id
 from documents.models.accounts import Role
+
+
+class _OtherThanMe(StringConvertor):
+    regex = "(?!me$)[^/]+"
 
 
 class UserChange(Body):
@@ -27,23 +32,27 @@ class UserChange(Body):
     is_active: Annotated[bool, Field(default_factory=bool, description="Whether the user may sign in.")]
 
 
+#: `/users/me` is another address, with methods of its own.
+_ONE = "/{id:other_than_me}"
+
 MODELS: list[type[BaseModel]] = [UserChange]
 
 
 def user_router(resource: ResourceClass, forms: Forms, settings: Settings) -> APIRouter:
-    """The routes of users. Include it after those of `/users/me`."""
+    """The routes of users, but for `/users/me`."""
+    register_url_convertor("other_than_me", _OtherThanMe())
     router = APIRouter(prefix=f"/{resource.name}", tags=["Accounts"], dependencies=[Depends(signed_in)])
     reading, routes = ResourceRoutes(resource), _Routes(resource)
     docs = openapi.Operations(resource, forms, settings)
     router.add_api_route("", reading.list, methods=["GET"], **docs.list_page())
     router.add_api_route("", reading.list, methods=["HEAD"], include_in_schema=False)
-    router.add_api_route("/{id}", reading.get, methods=["GET"], **docs.get())
-    router.add_api_route("/{id}", reading.get, methods=["HEAD"], include_in_schema=False)
+    router.add_api_route(_ONE, reading.get, methods=["GET"], **docs.get())
+    router.add_api_route(_ONE, reading.get, methods=["HEAD"], include_in_schema=False)
     changing = (
         "For admins. Roles and deactivation act on requests and live sockets within a second. The last admin stays."
     )
-    router.add_api_route("/{id}", routes.change, methods=["PATCH"], **_with_409(docs.patch_with(UserChange, changing)))
-    router.add_api_route("/{id}", routes.delete, methods=["DELETE"], **_with_409(docs.delete()))
+    router.add_api_route(_ONE, routes.change, methods=["PATCH"], **_with_409(docs.patch_with(UserChange, changing)))
+    router.add_api_route(_ONE, routes.delete, methods=["DELETE"], **_with_409(docs.delete()))
     return router
 
 

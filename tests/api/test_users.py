@@ -169,7 +169,8 @@ def test_user_who_is_not_there(admin: httpx.Client, bob: User) -> None:
     for id in ("0" * 24, "f" * 24):
         problem(admin.patch(f"/users/{id}", json={"is_active": False}), 404, "not_found")
         problem(admin.delete(f"/users/{id}"), 404, "not_found")
-    for id in ("x", "me", "0" * 23, "bulk"):
+    problem(admin.delete("/users/me"), 405, "method_not_allowed")
+    for id in ("x", "men", "Me", "0" * 23, "bulk"):
         assert places(admin.delete(f"/users/{id}")) == [["path", "id"]]
     stale = {"If-Match": '"stale"'}
     problem(admin.patch(f"/users/{bob.id}", json={"roles": []}, headers=stale), 412, "precondition_failed")
