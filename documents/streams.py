@@ -59,9 +59,10 @@ class Cursor(Protocol):
 
 
 class ServerStreams:
-    """Opens change stream cursors on one database."""
+    """Opens change stream cursors on one database. `max_await` is how long a quiet getMore lasts."""
 
-    def __init__(self, database: AsyncIOMotorDatabase[Any]) -> None:
+    def __init__(self, database: AsyncIOMotorDatabase[Any], max_await: dt.timedelta = MAX_AWAIT) -> None:
+        self._max_await_ms = int(max_await.total_seconds() * 1000)
         self._codec: CodecOptions[Any] = database.codec_options
         synchronous: Database[Any] = database.delegate
         # Raw, so that one document that Python cannot represent spoils one event and not the server's whole
@@ -105,7 +106,7 @@ class ServerStreams:
             show_expanded_events=True,
             # startAfter takes every token that resumeAfter takes, and also that of an invalidate.
             start_after=token,
-            max_await_time_ms=int(MAX_AWAIT.total_seconds() * 1000),
+            max_await_time_ms=self._max_await_ms,
             batch_size=BATCH_EVENTS,
         )
 

@@ -41,6 +41,7 @@ from documents import (
     parse_filter,
     parse_sort,
 )
+from documents.streams import ServerStreams
 from realtime import (
     Connection,
     ConnectionManager,
@@ -106,7 +107,9 @@ class Worker:
         self.store = Store(database, registry)
         self.lists = Lists(database, self.store, CursorCodec(SECRET))
         self.positions = PositionCodec(SECRET, database.id)
-        self.source = GatedSource(ChangeStream(database.raw, live_collections(registry)))
+        # A worker's end waits for its getMore; with hundreds of workers that would be most of the time.
+        streams = ServerStreams(database.raw, max_await=dt.timedelta(milliseconds=50))
+        self.source = GatedSource(ChangeStream(database.raw, live_collections(registry), open_cursor=streams.open))
         self.feed = Feed(self.source, Heartbeat(database.raw), history)
         self.views = ViewIndex(self.store, self.positions)
         self.snapshots = Snapshots(self.feed, self.lists)
