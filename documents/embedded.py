@@ -8,7 +8,7 @@ Three things could leave the server running without us, or two of them on one fo
 
 - The terminal's Ctrl-C goes to every process of its group. The server has its own session, so it lives
   until we have closed our connections and stop it ourselves.
-- We are killed by `kill -9`. On Linux the kernel then sends the server SIGTERM (`PR_SET_PDEATHSIG`). That
+- We are killed by `kill -9`. On Linux the kernel then sends the server SIGKILL (`PR_SET_PDEATHSIG`). That
   signal follows the *thread* that started the server, not the process, so `start` must run on a thread that
   outlives the server: the event loop's, which is the one that supervises it anyway. Where the kernel has no
   such signal the server survives us, and the next start recognises it by the lock that it holds and stops
@@ -58,13 +58,14 @@ _FLAGS = (
 )
 
 # Runs in the child before the server does. Not `preexec_fn`: that would run Python between fork and exec,
-# where another thread's lock may be held for ever. PR_SET_PDEATHSIG is 1 and survives `exec`; the second
-# line covers a parent that died before the first. `-P` keeps the working directory off the import path.
+# where another thread's lock may be held for ever. PR_SET_PDEATHSIG is 1 and survives `exec`; SIGKILL, because a
+# SIGTERM soon after its start can hang the server, and each commit has been synced. The second line covers a parent
+# that died before the first. `-P` keeps the working directory off the import path.
 _LAUNCHER = """
 import os, signal, sys
 if sys.platform == "linux":
     import ctypes
-    ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))
+    ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the process that starts the database has ended")
 os.execv(sys.executable, [sys.executable, "-P", "-m", "secantus", *sys.argv[2:]])
