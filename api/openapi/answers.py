@@ -1,0 +1,100 @@
+"""What operations have in common: documented answers, headers and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from api.bodies import JSON
+from api.problems import MEDIA_TYPE
+
+REF = "#/components/schemas/{model}"
+
+_TEXTS = {
+    400: "The body is not valid JSON.",
+    401: "The access token is missing, not valid, or expired.",
+    403: "The caller may see the document, but not do this.",
+    404: "There is no such document for this caller.",
+    409: "Another document has the same unique value.",
+    412: "The document has changed, or exists already (`If-Match`, `If-None-Match`).",
+    413: "The body is too large.",
+    415: "The body has another media type.",
+    422: "Values are not accepted; `errors` names the place of each fault.",
+    503: "The database does not answer at the moment; `Retry-After` says when to try again.",
+}
+ETAG = {
+    "description": "The entity tag of the document as this caller sees it.",
+    "schema": {"type": "string"},
+}
+POSITION = {
+    "description": "A position that the answer reflects at least; a WebSocket `ping` with it waits for the events.",
+    "schema": {"type": "string"},
+}
+LAST_MODIFIED = {"description": "When the API last wrote the document.", "schema": {"type": "string"}}
+
+
+def error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The documented problem answers of an operation."""
+    return {
+        status: {
+            "description": _TEXTS[status],
+            "content": {MEDIA_TYPE: {"schema": {"$ref": REF.format(model="ProblemDetails")}}},
+        }
+        for status in sorted(statuses)
+    }
+
+
+def operation(
+    name: str,
+    summary: str,
+    description: str,
+    status: int,
+    answer: type[BaseModel] | None,
+    *errors: int,
+    body: Mapping[str, type[BaseModel]] | None = None,
+) -> dict[str, Any]:
+    """What FastAPI is told of an operation that is not a class's: its answer, and its body by media type."""
+
+    def content(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+        return {kind: {"schema": {"$ref": REF.format(model=model.__name__)}} for kind, model in models.items()}
+
+    success: dict[str, Any] = {"description": summary}
+    if answer is not None:
+        success["content"] = content({JSON: answer})
+    return {
+        "operation_id": name,
+        "tags": ["Accounts"],
+        "summary": summary,
+        "description": description,
+        "status_code": status,
+        "responses": {status: success, **error_answers(*errors)},
+        "openapi_extra": {"requestBody": {"required": True, "content": content(body)}} if body else None,
+        "response_model": None,
+    }
+
+
+def header_parameter(name: str, description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string"},
+    }
+
+
+def query_parameter(name: str, description: str, schema: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": description,
+        "schema": schema,
+        **more,
+    }
+
+
+IF_MATCH = header_parameter("If-Match", "Write only if the document still has one of these entity tags.")
+IF_NONE_MATCH = header_parameter("If-None-Match", "Answer 304 if the document still has one of these entity tags.")

@@ -1,0 +1,201 @@
+"""The operations that every document class gets, as the OpenAPI document describes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from api.bodies import JSON, MERGE_PATCH
+from api.openapi.answers import (
+    ETAG,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    LAST_MODIFIED,
+    POSITION,
+    REF,
+    error_answers,
+    header_parameter,
+    query_parameter,
+)
+from api.openapi.models import page_model
+from api.settings import Settings
+from documents import Forms, ResourceClass
+
+
+class Operations:
+    """What FastAPI is told of each operation of one class."""
+
+    def __init__(self, resource: ResourceClass, forms: Forms, settings: Settings) -> None:
+        self._resource = resource
+        self._forms = forms
+        self._settings = settings
+        self._name = resource.name
+        self._label = resource.label
+        self._page = page_model(resource, forms)
+
+    def _operation(
+        self,
+        verb: str,
+        summary: str,
+        description: str,
+        answers: dict[int | str, dict[str, Any]],
+        **extra: Any,
+    ) -> dict[str, Any]:
+        return {
+            "operation_id": f"{verb}_{self._name}",
+            "summary": summary,
+            "description": description,
+            "responses": answers,
+            "openapi_extra": extra or None,
+            "response_model": None,
+        }
+
+    def _one(self, description: str) -> dict[str, Any]:
+        return {
+            "description": description,
+            "content": {JSON: {"schema": {"$ref": REF.format(model=self._forms.public.__name__)}}},
+            "headers": {"ETag": ETAG, "X-Position": POSITION, "Last-Modified": LAST_MODIFIED},
+        }
+
+    def _created(self) -> dict[str, Any]:
+        answer = self._one("The new document.")
+        answer["headers"] = answer["headers"] | {
+            "Location": {"description": "Its address.", "schema": {"type": "string"}}
+        }
+        return answer
+
+    def _body(self, form: type[BaseModel], *media_types: str) -> dict[str, Any]:
+        schema = {"$ref": REF.format(model=form.__name__)}
+        return {"required": True, "content": {media_type: {"schema": schema} for media_type in media_types}}
+
+    def list_page(self) -> dict[str, Any]:
+        """`GET /{name}`."""
+        answers: dict[int | str, dict[str, Any]] = {
+            200: {
+                "description": "A page of documents; with `Accept: text/event-stream`, the live result.",
+                "content": {
+                    JSON: {"schema": {"$ref": REF.format(model=self._page.__name__)}},
+                    "text/event-stream": {"schema": {"type": "string"}},
+                },
+                "headers": {
+                    "X-Position": POSITION,
+                    "Link": {"description": 'The next page, `rel="next"`.', "schema": {"type": "string"}},
+                    "X-Total-Count": {
+                        "description": "The total, when counted.",
+                        "schema": {"type": "integer"},
+                    },
+                },
+            },
+            **error_answers(401, 422, 503),
+        }
+        return self._operation(
+            "list",
+            f"List {self._name}",
+            "Documents that the caller may read and that match the filter. Besides `filter`, each field may be given "
+            "in a short form: `?status=published&created_at[gte]=2026-01-01T00:00:00Z&tags[in]=a,b`.",
+            answers,
+            parameters=self._list_parameters(),
+        )
+
+    def _list_parameters(self) -> list[dict[str, Any]]:
+        most = self._settings.page_size_max
+        size = {"type": "integer", "minimum": 1, "maximum": most}
+        whole = {"type": "integer", "minimum": 1, "maximum": 1_000_000}
+        return [
+            query_parameter("filter", "A filter in MongoDB's form, as JSON.", {"type": "string"}, example="{}"),
+            query_parameter(
+                "search", "Words that all must occur in the class's searchable fields.", {"type": "string"}
+            ),
+            query_parameter(
+                "sort",
+                "Fields, comma-separated; `-` before a name sorts downwards.",
+                {"type": "string"},
+                example="-created_at",
+            ),
+            query_parameter("fields", "The fields to return, comma-separated.", {"type": "string"}, example="id"),
+            query_parameter("limit", "The page's size, with `cursor`.", size | {"default": min(25, most)}),
+            query_parameter("cursor", "`next_cursor` of the page before.", {"type": "string"}),
+            query_parameter("page", "The page's number, counted from 1; instead of `cursor`.", whole),
+            query_parameter("page_size", "The page's size, with `page`.", size),
+            query_parameter(
+                "count",
+                "Whether to count all matching documents. `exact` by default with `page`, else `none`.",
+                {"type": "string", "enum": ["none", "estimated", "exact"]},
+            ),
+        ]
+
+    def create(self) -> dict[str, Any]:
+        """`POST /{name}`."""
+        answers = {201: self._created(), **error_answers(400, 401, 403, 409, 413, 415, 422, 503)}
+        return self._operation(
+            "create",
+            f"Create one of {self._name}",
+            "The server sets the id and the fields that the form does not have.",
+            answers,
+            requestBody=self._body(self._forms.create, JSON),
+        ) | {"status_code": 201}
+
+    def get(self) -> dict[str, Any]:
+        """`GET /{name}/{id}`."""
+        answers = {
+            200: self._one("The document."),
+            304: {"description": "The caller has the document already.", "headers": {"ETag": ETAG}},
+            **error_answers(401, 404, 422, 503),
+        }
+        return self._operation(
+            "get",
+            f"Get one of {self._name}",
+            "Fields that are not stored are absent.",
+            answers,
+            parameters=[IF_NONE_MATCH],
+        )
+
+    def replace(self) -> dict[str, Any]:
+        """`PUT /{name}/{id}`."""
+        answers = {
+            200: self._one("The document as it is now."),
+            201: self._created(),
+            **error_answers(400, 401, 403, 404, 409, 412, 413, 415, 422, 503),
+        }
+        put_header = header_parameter("If-None-Match", "`*` creates the document under the given id.")
+        return self._operation(
+            "replace",
+            f"Replace one of {self._name}",
+            "Sets all fields that the caller may set; those that the body lacks get their defaults.",
+            answers,
+            parameters=[IF_MATCH, put_header],
+            requestBody=self._body(self._forms.create, JSON),
+        )
+
+    def patch(self) -> dict[str, Any]:
+        """`PATCH /{name}/{id}`."""
+        answers = {
+            200: self._one("The document as it is now."),
+            **error_answers(400, 401, 403, 404, 409, 412, 413, 415, 422, 503),
+        }
+        return self._operation(
+            "patch",
+            f"Change one of {self._name}",
+            "JSON Merge Patch (RFC 7396): fields that the patch names are set, null removes a field. The resulting "
+            "document is validated as a whole. No concurrent write is lost.",
+            answers,
+            parameters=[IF_MATCH],
+            requestBody=self._body(self._forms.update, MERGE_PATCH, JSON),
+        )
+
+    def patch_with(self, form: type[BaseModel], description: str) -> dict[str, Any]:
+        """`PATCH /{name}/{id}` with a form of its own, where the class's fields have other ways to change."""
+        documented = self.patch()
+        documented["openapi_extra"]["requestBody"] = self._body(form, MERGE_PATCH, JSON)
+        return documented | {"description": description}
+
+    def delete(self) -> dict[str, Any]:
+        """`DELETE /{name}/{id}`."""
+        answers = {
+            204: {"description": "The document is deleted.", "headers": {"X-Position": POSITION}},
+            **error_answers(401, 403, 404, 412, 422, 503),
+        }
+        return self._operation("delete", f"Delete one of {self._name}", "", answers, parameters=[IF_MATCH]) | {
+            "status_code": 204
+        }
