@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet --no-input
 FUZZ_EXAMPLES ?= 20000
 FUZZ_SECONDS ?= 900
+# More than two cores' worth: the tests wait for servers most of the time. `TEST_WORKERS=0` for one process.
+TEST_WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .SHELLFLAGS := -ec
@@ -21,7 +23,7 @@ demo: $(VENV)/.run ## fill posts and comments with plausible data and keep chang
 	@exec $(BIN)/python main.py demo
 
 test: $(VENV)/.test ## install what is needed and run every test (ARGS="-k feed" goes to pytest)
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.test ## formatting, lint, types and the import rules
 	@$(BIN)/ruff format --check .
