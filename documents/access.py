@@ -2,12 +2,15 @@
 
 A rule reads one document and the caller's id and roles: no joins, no clock. So a rule for a given principal *is* a
 filter, and the same filter guards REST queries (as a MongoDB query) and live events (as a predicate).
+
+Scopes narrow a principal who signed in with an API key: they take whole operations on a class away, and never add any.
+`documents.resources.ResourceClass.rule` is the one place that does so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bson import ObjectId
@@ -31,16 +34,35 @@ ROLES = ("user", "moderator", "admin")
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking. `user_id` is None for an anonymous caller, who has no roles."""
+    """Who is asking. `user_id` is None for an anonymous caller, who has no roles.
+
+    `scopes` (`posts:read`, `posts:write`) are what an API key is good for; None: everything that the user may do.
+    """
 
     user_id: ObjectId | None = None
     username: str | None = None
     roles: frozenset[str] = field(default_factory=frozenset)
+    scopes: frozenset[str] | None = None
 
     @property
     def signed_in(self) -> bool:
         """Whether the caller has proved who they are."""
         return self.user_id is not None
+
+    @property
+    def rights(self) -> tuple[ObjectId | None, frozenset[str], frozenset[str] | None]:
+        """All that rules depend on: principals with equal rights may read and do the same."""
+        return self.user_id, self.roles, self.scopes
+
+    def within(self, scopes: frozenset[str] | None) -> Principal:
+        """The same user, narrowed to `scopes` (None: not narrowed)."""
+        return replace(self, scopes=scopes)
+
+    def in_scope(self, operation: str, resource: str) -> bool:
+        """Whether the scopes reach as far as `operation` on `resource`. To write includes to read."""
+        if self.scopes is None or f"{resource}:write" in self.scopes:
+            return True
+        return operation == "read" and f"{resource}:read" in self.scopes
 
 
 ANONYMOUS = Principal()

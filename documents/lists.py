@@ -145,9 +145,9 @@ class Lists:
     @staticmethod
     def _identity(resource: ResourceClass, query: ListQuery, principal: Principal) -> bytes:
         order = ",".join(f"{'-' if key.descending else ''}{key.path}" for key in query.sort)
-        return b"\0".join(
-            [resource.name.encode(), order.encode(), canonical(query.filter), str(principal.user_id).encode()]
-        )
+        scopes = "*" if principal.scopes is None else ",".join(sorted(principal.scopes))
+        caller = f"{principal.user_id} {scopes}"
+        return b"\0".join([resource.name.encode(), order.encode(), canonical(query.filter), caller.encode()])
 
 
 def _order(sort: Sort) -> list[tuple[str, int]]:

@@ -16,7 +16,7 @@ from pymongo import IndexModel
 
 from documents.access import ROLES, Access, Principal, Rule
 from documents.errors import DeclarationError
-from documents.filters import DocumentTest, Filter, compile_predicate
+from documents.filters import NOTHING, DocumentTest, Filter, compile_predicate
 from documents.markers import Hidden, ReadOnly, SetOnCreate, VisibleTo
 from documents.shapes import Field as DocumentField
 from documents.shapes import Fields, Kind, fields_of
@@ -88,7 +88,7 @@ class ResourceClass:
         self.declared: Resource = document_class.resource
         self.fields: Fields = fields_of(document_class)
         self.doc = (document_class.__doc__ or "").strip()
-        self._compiled: dict[tuple[str, Any, frozenset[str]], tuple[Filter, DocumentTest]] = {}
+        self._compiled: dict[tuple[object, ...], tuple[Filter, DocumentTest]] = {}
         self._visible: dict[frozenset[str], Fields] = {}
         self._check()
 
@@ -121,14 +121,19 @@ class ResourceClass:
         return {name: f for name, f in self.visible(roles).items() if is_client_writable(f)}
 
     def rule(self, operation: str, principal: Principal) -> tuple[Filter, DocumentTest]:
-        """The rule for `operation` (read, create, update, delete) as it stands for `principal`: filter and test."""
-        key = (operation, principal.user_id, principal.roles)
+        """The rule for `operation` (read, create, update, delete) as it stands for `principal`: filter and test.
+
+        Nothing at all where the principal's scopes do not reach.
+        """
+        key = (operation, *principal.rights)
         if (known := self._compiled.get(key)) is None:
             rule: Rule = getattr(self.declared.access, operation)
             try:
                 compiled = rule.compile(principal, self.fields)
             except DeclarationError as error:
                 raise DeclarationError(f"{self.label}.resource.access.{operation}: {error}") from None
+            if not principal.in_scope(operation, self.name):
+                compiled = NOTHING
             known = (compiled, compile_predicate(compiled))
             if len(self._compiled) > _CACHED_PRINCIPALS:
                 self._compiled.clear()

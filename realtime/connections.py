@@ -144,10 +144,7 @@ class Connection:
 
     def authenticate(self, principal: Principal, expires_at: dt.datetime, session_id: str | None = None) -> None:
         """Take on a user, or renew the token of the present one. The caller has checked that this is allowed."""
-        rights_changed = (principal.user_id, principal.roles) != (
-            self.principal.user_id,
-            self.principal.roles,
-        )
+        rights_changed = principal.rights != self.principal.rights
         self._manager.rename(self, principal)
         self.session_id = session_id
         self.watch_expiry(expires_at)
@@ -267,7 +264,7 @@ class Connection:
         if principal is None:
             self.close(CloseCode.FORBIDDEN)
         else:
-            self.move(principal)
+            self.move(principal.within(self.principal.scopes))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -161,7 +161,7 @@ class ConnectionManager:
             if principal is None:
                 connection.close(CloseCode.FORBIDDEN)
             else:
-                connection.move(principal)
+                connection.move(principal.within(connection.principal.scopes))
 
     def rights_unknown(self, position: Position, resolve: Resolve) -> None:
         """Any user's rights may have changed, as of `position`."""

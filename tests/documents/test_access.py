@@ -106,6 +106,38 @@ def test_who_does_what_with_posts_and_comments(resource: ResourceClass) -> None:
     assert not resource.allows("create", ANN, {"status": "hidden"})
 
 
+SCOPES: dict[frozenset[str] | None, set[str]] = {
+    None: {"read", "create", "update", "delete"},
+    frozenset(): set(),
+    frozenset({"other:write", "things", "things:", "things:READ", ":read", "thing:read", "*"}): set(),
+    frozenset({"things:read"}): {"read"},
+    frozenset({"things:write"}): {"read", "create", "update", "delete"},
+    frozenset({"things:read", "things:write"}): {"read", "create", "update", "delete"},
+}
+
+
+@pytest.mark.parametrize("scopes", SCOPES, ids=lambda scopes: ",".join(sorted(scopes or ["all"])))
+def test_scopes_narrow_every_operation(scopes: frozenset[str] | None) -> None:
+    """To write includes to read; what no scope names is refused, whatever the rule, and in either order of asking."""
+    things = resource_with(read=anyone, create=signed_in, update=role("admin"), delete=where({"status": "x"}))
+    for principals in ((ADMIN, ADMIN.within(scopes)), (ADMIN.within(scopes), ADMIN)):
+        for operation in ("read", "create", "update", "delete"):
+            allowed = {p: things.allows(operation, p, {"status": "x"}) for p in principals}
+            assert allowed[ADMIN]
+            assert allowed[ADMIN.within(scopes)] is (operation in SCOPES[scopes])
+
+
+def test_scopes_add_nothing() -> None:
+    """A key of somebody who may not do it cannot either."""
+    things = resource_with(read=owner("owner_id"), create=role("admin"))
+    narrowed = ANN.within(frozenset({"things:write"}))
+    assert things.rule("create", narrowed)[0] == NOTHING
+    assert things.rule("read", narrowed)[0] == things.rule("read", ANN)[0]
+    assert narrowed != ANN
+    assert narrowed.rights != ANN.rights
+    assert narrowed.within(None) == ANN
+
+
 FAULTS: dict[str, tuple[dict[str, Rule], str]] = {
     "an owner field that is not there": ({"update": owner("nope")}, "update"),
     "a where on an unknown field": ({"read": where({"nope": 1})}, "read"),
