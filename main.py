@@ -13,25 +13,24 @@ import json
 import logging
 import os
 import secrets
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import uvicorn
 
 from api import (
     IN_MEMORY,
+    Application,
+    ListenRefused,
     Passwords,
     Services,
     Settings,
     SettingsRefused,
     Tokens,
-    create_app,
     load_settings,
     openapi_document,
+    serve_application,
 )
 from documents import (
     Accounts,
@@ -59,21 +58,10 @@ from documents import (
 )
 from realtime import ConnectionManager, Feed, History, Principals, Snapshots, Upkeep, ViewIndex
 
-# The ASGI specification's types. https://asgi.readthedocs.io/en/latest/specs/main.html
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 logger = logging.getLogger("headwater")
 
-#: Open requests and sockets may take this long to end after SIGTERM.
-GRACE_SECONDS = 10
 #: A client that was away longer than this gets a snapshot after our restart instead of what it missed.
 MAX_REPLAY = dt.timedelta(minutes=15)
-
-#: What keeps a server from starting, each with one clear line.
-STARTUP_ERRORS = (SettingsRefused, DatabaseRefused, DatabaseAway, DeclarationError)
 
 
 def _say(text: str) -> None:
@@ -84,7 +72,7 @@ def _say(text: str) -> None:
 async def running(settings: Settings) -> AsyncIterator[Services]:
     """Start everything that the application needs, in order; stop it in the reverse order.
 
-    Raises one of STARTUP_ERRORS with nothing left behind.
+    Raises one of `api.serving.STARTUP_ERRORS` with nothing left behind.
     """
     async with contextlib.AsyncExitStack() as stack:
         url = settings.mongodb_url.get_secret_value()
@@ -207,72 +195,15 @@ async def _first_admin(settings: Settings, accounts: Accounts, passwords: Passwo
     await accounts.register("admin", email, await passwords.hash(password), roles=("user", "admin"))
 
 
-class Application:
-    """The ASGI application: built when the server opens its lifespan."""
-
-    def __init__(self) -> None:
-        self.services: Services | None = None
-        self._app: ASGIApp | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection, or the lifespan."""
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif self._app is None:
-            raise RuntimeError("the server must run the lifespan (uvicorn: --lifespan on)")
-        else:
-            await self._app(scope, receive, send)
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        try:
-            settings = load_settings()
-            async with running(settings) as services:
-                self.services = services
-                self._app = create_app(services)
-                await send({"type": "lifespan.startup.complete"})
-                await receive()
-        except STARTUP_ERRORS as error:
-            _refuse(error)
-            # uvicorn would add that the startup failed, which the line above says better.
-            logging.getLogger("uvicorn.error").disabled = True
-            await send({"type": "lifespan.startup.failed", "message": ""})
-            return
-        finally:
-            self.services, self._app = None, None
-        await send({"type": "lifespan.shutdown.complete"})
-
-    def drain(self) -> None:
-        """Tell live clients to go elsewhere. Called on the first signal, while the sockets are still open."""
-        if self.services is not None:
-            self.services.manager.drain()
+def _refuse(error: Exception) -> typer.Exit:
+    """Say what keeps the command from running, a line for each fault."""
+    for line in str(error).splitlines():
+        typer.echo(f"headwater: {line}", err=True)
+    return typer.Exit(1)
 
 
-app = Application()
+app = Application(running, _refuse)
 cli = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, with the live connections drained before their sockets are closed, and a word when it is ready."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        asyncio.get_running_loop().call_soon_threadsafe(app.drain)
-        super().handle_exit(sig, frame)
-
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        if self.started and app.services is not None:
-            _announce(app.services.settings, self)
-
-
-def _announce(settings: Settings, server: uvicorn.Server) -> None:
-    port = server.servers[0].sockets[0].getsockname()[1] if server.servers else settings.port
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    _say(f"Headwater is at   http://{host}:{port}/")
-    _say(f"API docs          http://{host}:{port}/docs")
-    if settings.embedded:
-        _say(f"Database          mongosh 'mongodb://127.0.0.1:{settings.embedded_port}/{settings.database}'")
-    _say("Stop with Ctrl-C.")
 
 
 def _settings() -> Settings:
@@ -280,13 +211,6 @@ def _settings() -> Settings:
         return load_settings()
     except SettingsRefused as error:
         raise _refuse(error) from None
-
-
-def _refuse(error: Exception) -> typer.Exit:
-    """Say what keeps the command from running, a line for each fault."""
-    for line in str(error).splitlines():
-        typer.echo(f"headwater: {line}", err=True)
-    return typer.Exit(1)
 
 
 @cli.callback(invoke_without_command=True)
@@ -300,42 +224,11 @@ def _default(context: typer.Context) -> None:
 def serve() -> None:
     """Serve the API."""
     settings = _settings()
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        force=True,
-    )
-    logging.getLogger("pymongo").setLevel(logging.WARNING)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        lifespan="on",
-        log_config=None,
-        # uvicorn logs a WebSocket's URL with its query string at "info", where a token may have been put by mistake.
-        log_level=max(logging.getLevelName(settings.log_level.upper()), logging.WARNING),
-        access_log=False,
-        ws="websockets-sansio",
-        # Larger than what the protocol allows, so that its own close code answers all but the absurd.
-        ws_max_size=1024 * 1024,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        server_header=False,
-    )
-    server = _Server(config)
-    # A start that fails has said why; uvicorn then exits with a code of its own.
-    with _listening_socket(settings) as listening, contextlib.suppress(KeyboardInterrupt, SystemExit):
-        server.run(sockets=[listening])
-    raise typer.Exit(0 if server.started else 1)
-
-
-def _listening_socket(settings: Settings) -> socket.socket:
-    """The server's socket. Bound before anything else is started, so that a used port is found at once."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2_048)
-    except OSError as error:
-        where = f"HEADWATER_HOST and HEADWATER_PORT: cannot listen on {settings.host} port {settings.port}"
-        raise _refuse(OSError(f"{where} ({os.strerror(error.errno or 0)})")) from None
+        started = serve_application(app, settings, _say)
+    except ListenRefused as error:
+        raise _refuse(error) from None
+    raise typer.Exit(0 if started else 1)
 
 
 @cli.command()

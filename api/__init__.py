@@ -3,11 +3,15 @@
 from api.app import create_app, openapi_document
 from api.passwords import Passwords
 from api.services import Services
+from api.serving import Application, ListenRefused
+from api.serving import serve as serve_application
 from api.settings import IN_MEMORY, Settings, SettingsRefused, load_settings
 from api.tokens import Tokens
 
 __all__ = [
     "IN_MEMORY",
+    "Application",
+    "ListenRefused",
     "Passwords",
     "Services",
     "Settings",
@@ -16,4 +20,5 @@ __all__ = [
     "create_app",
     "load_settings",
     "openapi_document",
+    "serve_application",
 ]

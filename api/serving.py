@@ -1,0 +1,149 @@
+"""Serving: the ASGI application with its lifespan, and uvicorn around it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.app import create_app
+from api.services import Services
+from api.settings import Settings, SettingsRefused, load_settings
+from documents import DatabaseAway, DatabaseRefused, DeclarationError
+
+#: Open requests and sockets may take this long to end after SIGTERM.
+GRACE_SECONDS = 10
+
+#: What keeps a server from starting, each with one clear line.
+STARTUP_ERRORS = (SettingsRefused, DatabaseRefused, DatabaseAway, DeclarationError)
+
+
+class ListenRefused(Exception):
+    """The address or port cannot be listened on."""
+
+
+class Application:
+    """The ASGI application: built when the server opens its lifespan.
+
+    `running` starts the services and stops them; it raises one of STARTUP_ERRORS with nothing left behind. `say` tells
+    the user of a refused start, a line for each fault.
+    """
+
+    def __init__(
+        self,
+        running: Callable[[Settings], AbstractAsyncContextManager[Services]],
+        say: Callable[[Exception], object],
+    ) -> None:
+        self.services: Services | None = None
+        self._app: ASGIApp | None = None
+        self._running = running
+        self._say = say
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, or the lifespan."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif self._app is None:
+            raise RuntimeError("the server must run the lifespan (uvicorn: --lifespan on)")
+        else:
+            await self._app(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            settings = load_settings()
+            async with self._running(settings) as services:
+                self.services = services
+                self._app = create_app(services)
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except STARTUP_ERRORS as error:
+            self._say(error)
+            # uvicorn would add that the startup failed, which the line above says better.
+            logging.getLogger("uvicorn.error").disabled = True
+            await send({"type": "lifespan.startup.failed", "message": ""})
+            return
+        finally:
+            self.services, self._app = None, None
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def drain(self) -> None:
+        """Tell live clients to go elsewhere. Called on the first signal, while the sockets are still open."""
+        if self.services is not None:
+            self.services.manager.drain()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with the live connections drained before their sockets are closed, and a word when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, app: Application, say: Callable[[str], object]) -> None:
+        super().__init__(config)
+        self._application = app
+        self._say = say
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        asyncio.get_running_loop().call_soon_threadsafe(self._application.drain)
+        super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._application.services is not None:
+            self._announce(self._application.services.settings)
+
+    def _announce(self, settings: Settings) -> None:
+        port = self.servers[0].sockets[0].getsockname()[1] if self.servers else settings.port
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self._say(f"Headwater is at   http://{host}:{port}/")
+        self._say(f"API docs          http://{host}:{port}/docs")
+        if settings.embedded:
+            self._say(f"Database          mongosh 'mongodb://127.0.0.1:{settings.embedded_port}/{settings.database}'")
+        self._say("Stop with Ctrl-C.")
+
+
+def serve(app: Application, settings: Settings, say: Callable[[str], object]) -> bool:
+    """Serve `app` until a signal ends it; whether it ever started. Configures logging. Raises ListenRefused."""
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        force=True,
+    )
+    logging.getLogger("pymongo").setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        lifespan="on",
+        log_config=None,
+        # uvicorn logs a WebSocket's URL with its query string at "info", where a token may have been put by mistake.
+        log_level=max(logging.getLevelName(settings.log_level.upper()), logging.WARNING),
+        access_log=False,
+        ws="websockets-sansio",
+        # Larger than what the protocol allows, so that its own close code answers all but the absurd.
+        ws_max_size=1024 * 1024,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        server_header=False,
+    )
+    server = _Server(config, app, say)
+    # A start that fails has said why; uvicorn then exits with a code of its own.
+    with _listening_socket(settings) as listening, contextlib.suppress(KeyboardInterrupt, SystemExit):
+        server.run(sockets=[listening])
+    return server.started
+
+
+def _listening_socket(settings: Settings) -> socket.socket:
+    """The server's socket. Bound before anything else is started, so that a used port is found at once."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2_048)
+    except OSError as error:
+        where = f"HEADWATER_HOST and HEADWATER_PORT: cannot listen on {settings.host} port {settings.port}"
+        raise ListenRefused(f"{where} ({os.strerror(error.errno or 0)})") from None
