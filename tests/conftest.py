@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 
 from documents.embedded import EmbeddedDatabase
+from tests.secrecy import SECRECY, Secrecy
 
 # A shared machine makes single examples slow now and then: how long one takes proves nothing, so no deadline.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,6 +44,18 @@ def find_free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.fixture(scope="session", autouse=True)
+def secrecy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secrecy]:
+    """Hears all that servers say to the tests of this process; fails the last of them if a secret was among it.
+
+    It is made before every other fixture and so outlives them: when it looks through the logs, all servers have ended.
+    """
+    with SECRECY.listening():
+        yield SECRECY
+    SECRECY.hear_logs(tmp_path_factory.getbasetemp())
+    SECRECY.check()
 
 
 @pytest.fixture(scope="session")

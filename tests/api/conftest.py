@@ -40,6 +40,9 @@ def shared(
     settings = server_settings(allowed_origins="https://app.example.org", max_body_bytes="65536")
     with serving(tmp_path_factory.mktemp("server"), free_port(), settings) as server:
         yield server, settings["HEADWATER_DATABASE"]
+        for path in ("/openapi.json", "/metrics", "/health/ready"):
+            # Heard by `tests.secrecy` when all secrets of the run are known.
+            httpx.get(f"{server.url}{path}", timeout=30)
         server.stop()
         server.check_log()
 

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import websockets
 
+from tests.secrecy import SECRECY
+
 MAIN = Path(__file__).parents[2] / "main.py"
 
 Environment = dict[str, str]
@@ -42,6 +44,8 @@ async def end(process: Process) -> tuple[list[str], list[str], int | None]:
     """Wait for the end of a process: the lines of its output and errors, and its exit code."""
     async with asyncio.timeout(60):
         output, errors = await process.communicate()
+    for printed in (output, errors):
+        SECRECY.hear(printed, "the output of a command", log=True)
     return output.decode().splitlines(), errors.decode().splitlines(), process.returncode
 
 
