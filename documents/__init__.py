@@ -39,6 +39,7 @@ from documents.filters import (
 )
 from documents.forms import Forms, forms_of
 from documents.heartbeat import Heartbeat
+from documents.ids import parse_id
 from documents.lists import Count, ListQuery, Lists, Page, Result, words_filter
 from documents.markers import Hidden, ReadOnly, References, SetOnCreate, VisibleTo, current_user
 from documents.memory import MemoryDatabase
@@ -51,7 +52,7 @@ from documents.schema import Action, install, install_one, json_schema
 from documents.sessions import Renewal, Sessions
 from documents.shapes import Fields
 from documents.sorting import BY_ID, Sort, SortKey, parse_sort, sort_documents
-from documents.store import Found, Store, parse_id
+from documents.store import Found, Store
 from documents.tailer import ChangeStream
 
 __all__ = [

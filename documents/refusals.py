@@ -1,19 +1,58 @@
-"""What a collection's validator says of a document it refuses, as faults with places.
+"""What the server refuses to store, as faults with places; and what of that a caller may read.
 
-The server explains a refusal in `errInfo`:
+The server explains its validator's refusal in `errInfo`:
 https://www.mongodb.com/docs/manual/core/schema-validation/handle-invalid-documents/
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from documents.errors import Fault
+from bson.errors import InvalidDocument
+from pymongo.errors import DocumentTooLarge, WriteError
+
+from documents.access import Principal
+from documents.database import driver_errors
+from documents.errors import DocumentRefused, Duplicate, Fault
+from documents.input import masked
 from documents.markers import Hidden
 from documents.resources import ResourceClass
 
+DOCUMENT_VALIDATION_FAILURE = 121
+
 Loc = tuple[str | int, ...]
+
+
+@contextlib.contextmanager
+def masking(resource: ResourceClass, principal: Principal) -> Iterator[None]:
+    """Errors inside tell nothing of fields that `principal` may not see."""
+    visible = resource.visible(principal.roles)
+    try:
+        yield
+    except DocumentRefused as refused:
+        raise DocumentRefused(masked(refused.faults, visible)) from None
+    except Duplicate as duplicate:
+        public = {f.public for f in visible.values()}
+        raise Duplicate([name for name in duplicate.fields if name.split(".")[0] in public]) from None
+
+
+@contextlib.contextmanager
+def refusing(resource: ResourceClass) -> Iterator[None]:
+    """A write inside raises DocumentRefused for what the server cannot or will not store, and Duplicate."""
+    try:
+        with driver_errors():
+            yield
+    except WriteError as error:
+        if error.code != DOCUMENT_VALIDATION_FAILURE:
+            # Too large for the server, or something that an index cannot hold.
+            raise DocumentRefused(
+                [Fault(("body",), f"the database cannot store the document (error {error.code})", "unstorable")]
+            ) from None
+        raise DocumentRefused(faults_of_refusal(error.details or {}, resource)) from None
+    except (DocumentTooLarge, InvalidDocument, OverflowError) as error:
+        raise DocumentRefused([Fault(("body",), f"the document cannot be stored: {error}", "unstorable")]) from None
 
 
 def faults_of_refusal(details: Mapping[str, Any], resource: ResourceClass) -> list[Fault]:

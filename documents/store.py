@@ -8,37 +8,29 @@ was read. When it is not, start again. So no write loses another one, from the A
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime as dt
-import random
-import uuid
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from bson import ObjectId
-from bson.errors import InvalidDocument, InvalidId
-from pymongo.errors import DocumentTooLarge, WriteError
 
 from documents.access import Principal
+from documents.contention import Attempts
 from documents.database import Database, Session, Stored, driver_errors
-from documents.errors import Contended, DocumentRefused, Duplicate, Fault, Forbidden, InvalidInput, NotFound, Stale
+from documents.editing import Editor
+from documents.errors import DocumentRefused, Duplicate, Forbidden, InvalidInput, NotFound, Stale
 from documents.filters import NOTHING
 from documents.forms import Forms, forms_of
-from documents.input import MAX_INTEGER, masked, merge, parse_values, refuse_unknown, to_python, validate_whole
+from documents.ids import new_id, parse_id
+from documents.input import MAX_INTEGER, parse_values, refuse_unknown, to_python, validate_whole
+from documents.patches import MergePatch
 from documents.positions import Position
 from documents.preconditions import NO_PRECONDITIONS, Preconditions
 from documents.public import PublicForm
-from documents.refusals import faults_of_refusal
+from documents.refusals import masking, refusing
 from documents.resources import RESERVED_IDS, Registry, ResourceClass
-from documents.shapes import FieldType, Kind
-
-#: How long a write keeps trying while other writers change the document under it.
-CONTENTION_TIMEOUT = dt.timedelta(seconds=10)
-DOCUMENT_VALIDATION_FAILURE = 121
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +100,7 @@ class Store:
             raise Forbidden(f"you may not create this in {resource.name}")
         values = self._parse(resource, principal, body)
         if document_id is None:
-            document_id = _new_id(resource)
+            document_id = new_id(resource)
         if document_id is not None:
             values["_id"] = document_id
         for name, field in resource.fields.items():
@@ -116,15 +108,15 @@ class Store:
                 value = getattr(marker, "value", None)
                 if callable(value):
                     values[name] = value(principal)
-        with _masking(resource, principal):
+        with masking(resource, principal):
             stored = validate_whole(resource, values)
         now = stored["created_at"]
         stored |= {"updated_at": now, "revision": 1}
         if not resource.allows("create", principal, stored):
             raise Forbidden(f"you may not create this in {resource.name}")
         async with self.database.session() as session:
-            with _masking(resource, principal):
-                await self._write(resource, self.database.insert(resource.name, stored, session))
+            with masking(resource, principal), refusing(resource):
+                await self.database.insert(resource.name, stored, session)
             return self.found(resource, principal, stored, self.database.position(session))
 
     async def replace(
@@ -176,24 +168,8 @@ class Store:
         preconditions: Preconditions = NO_PRECONDITIONS,
     ) -> Found:
         """Apply a JSON Merge Patch (RFC 7396) to the document's public form. Raises as `replace` does."""
-        visible, writable = resource.visible(principal.roles), resource.writable(principal.roles)
-        checked = refuse_unknown(patch, writable, visible)
-        form = self.public_form(resource, principal.roles)
-        # Removing a field gives it its default again; where the class knows null, null is set.
-        changes = {name: value for name, value in checked.items() if value is not None}
-        nulls: dict[str, Any] = {n: None for n in checked if n not in changes and writable[n].type.nullable}
-        # Anything fits into these, so what the patch leaves keeps its BSON types instead of passing through JSON.
-        free = {name for name in changes if _is_free(writable[name].type)}
-
-        def patched(stored: Stored) -> dict[str, Any]:
-            current = form.document(stored)
-            merged = {name: merge(current.get(name), value) for name, value in changes.items() if name not in free}
-            values = parse_values(self._forms[resource.name].update, merged)
-            kept = to_python({name: value for name, value in stored.items() if name not in checked or name in changes})
-            freely = {name: merge(kept.get(name), changes[name]) for name in free}
-            return kept | nulls | values | freely
-
-        return await self._update(resource, id_text, principal, preconditions, patched)
+        merging = MergePatch(self._editor(resource, principal), patch)
+        return await self._update(resource, id_text, principal, preconditions, merging.apply)
 
     async def delete(
         self,
@@ -208,14 +184,20 @@ class Store:
         """
         document_id = parse_id(resource, id_text)
         async with self._lock(resource, document_id), self.database.session() as session:
-            retry = _Retry()
+            attempts = Attempts()
             while True:
                 stored = await self._read_for_write(resource, document_id, principal, preconditions, session)
                 if not resource.allows("delete", principal, stored):
                     raise Forbidden(f"you may not delete this document of {resource.name}")
-                if await self._write(resource, self.database.delete_if_unchanged(resource.name, stored, session)):
-                    return self.database.position(session)
-                await retry.pause()
+                with refusing(resource):
+                    if await self.database.delete_if_unchanged(resource.name, stored, session):
+                        return self.database.position(session)
+                await attempts.pause()
+
+    def _editor(self, resource: ResourceClass, principal: Principal) -> Editor:
+        roles = principal.roles
+        form = self.public_form(resource, roles)
+        return Editor(resource.visible(roles), resource.writable(roles), form, self._forms[resource.name].update)
 
     def _parse(self, resource: ResourceClass, principal: Principal, body: Any) -> dict[str, Any]:
         visible, writable = resource.visible(principal.roles), resource.writable(principal.roles)
@@ -252,20 +234,20 @@ class Store:
         """
         document_id = parse_id(resource, id_text)
         async with self._lock(resource, document_id), self.database.session() as session:
-            retry = _Retry()
+            attempts = Attempts()
             while True:
                 stored = await self._read_for_write(resource, document_id, principal, preconditions, session)
                 if not resource.allows("update", principal, stored):
                     raise Forbidden(f"you may not change this document of {resource.name}")
-                with _masking(resource, principal):
+                with masking(resource, principal):
                     new = self._next(resource, stored, compute(stored))
                 if not resource.allows("update", principal, new):
                     raise Forbidden("you may not change the document into this")
-                with _masking(resource, principal):
+                with masking(resource, principal):
                     written = await self._replace(resource, stored, new, session)
                 if written is not None:
                     return self.found(resource, principal, written, self.database.position(session))
-                await retry.pause()
+                await attempts.pause()
 
     @staticmethod
     def _next(resource: ResourceClass, stored: Stored, values: dict[str, Any]) -> Stored:
@@ -290,106 +272,13 @@ class Store:
         candidates = [new | undeclared, new] if undeclared else [new]
         for candidate in candidates:
             try:
-                if await self._write(
-                    resource, self.database.replace_if_unchanged(resource.name, read, candidate, session)
-                ):
-                    return candidate
+                with refusing(resource):
+                    written = await self.database.replace_if_unchanged(resource.name, read, candidate, session)
+                return candidate if written else None
             except DocumentRefused:
                 if candidate is candidates[-1]:
                     raise
-            else:
-                return None
         return None
-
-    async def _write(self, resource: ResourceClass, write: Awaitable[_T]) -> _T:
-        try:
-            with driver_errors():
-                return await write
-        except WriteError as error:
-            if error.code != DOCUMENT_VALIDATION_FAILURE:
-                # Too large for the server, or something that an index cannot hold.
-                raise DocumentRefused(
-                    [Fault(("body",), f"the database cannot store the document (error {error.code})", "unstorable")]
-                ) from None
-            raise DocumentRefused(faults_of_refusal(error.details or {}, resource)) from None
-        except (DocumentTooLarge, InvalidDocument, OverflowError) as error:
-            raise DocumentRefused([Fault(("body",), f"the document cannot be stored: {error}", "unstorable")]) from None
 
     def _lock(self, resource: ResourceClass, document_id: Any) -> asyncio.Lock:
         return self._writers.setdefault((resource.name, document_id), asyncio.Lock())
-
-
-@contextlib.contextmanager
-def _masking(resource: ResourceClass, principal: Principal) -> Iterator[None]:
-    """Errors inside tell nothing of fields that `principal` may not see."""
-    visible = resource.visible(principal.roles)
-    try:
-        yield
-    except DocumentRefused as refused:
-        raise DocumentRefused(masked(refused.faults, visible)) from None
-    except Duplicate as duplicate:
-        public = {f.public for f in visible.values()}
-        raise Duplicate([name for name in duplicate.fields if name.split(".")[0] in public]) from None
-
-
-def _new_id(resource: ResourceClass) -> Any:
-    """An id for a new document; None where the class makes its own."""
-    field = resource.fields["_id"]
-    match field.type.kind:
-        case Kind.OBJECT_ID:
-            return ObjectId()
-        case _ if not field.required:
-            return None
-        case Kind.UUID:
-            return uuid.uuid4()
-        case Kind.STRING:
-            return str(ObjectId())
-    raise InvalidInput.at("body", "id", msg="choose an id and create the document with PUT", type="missing")
-
-
-def _is_free(field_type: FieldType) -> bool:
-    return field_type.kind is Kind.ANY or (
-        field_type.kind is Kind.MAP and field_type.item is not None and field_type.item.kind is Kind.ANY
-    )
-
-
-class _Retry:
-    """Pauses between attempts of a contended write, jittered so that writers do not march in step."""
-
-    def __init__(self) -> None:
-        self._attempt = 0
-        self._deadline = asyncio.get_running_loop().time() + CONTENTION_TIMEOUT.total_seconds()
-
-    async def pause(self) -> None:
-        """Wait a little. Raises Contended after CONTENTION_TIMEOUT."""
-        self._attempt += 1
-        if asyncio.get_running_loop().time() > self._deadline:
-            raise Contended("the document kept changing; nothing was written")
-        await asyncio.sleep(random.uniform(0, min(0.05, 0.002 * 2**self._attempt)))  # noqa: S311 - jitter
-
-
-def parse_id(resource: ResourceClass, text: str) -> Any:
-    """An id from a URL, by the declared type of the class's `_id`. Raises InvalidInput for one it cannot be."""
-    kind = resource.fields["_id"].type.kind
-    try:
-        match kind:
-            case Kind.OBJECT_ID:
-                return ObjectId(text)
-            case Kind.UUID:
-                # One form only, so that a document has one address.
-                given = uuid.UUID(text)
-                if str(given) != text.lower():
-                    raise ValueError
-                return given
-            case Kind.INTEGER:
-                number = int(text[:20])
-                if abs(number) > MAX_INTEGER or str(number) != text:
-                    raise ValueError
-                return number
-            case _:
-                text.encode()  # half of a surrogate pair raises a ValueError
-                if not text or len(text) > 200 or "\0" in text:
-                    raise ValueError
-                return text
-    except (InvalidId, ValueError):
-        raise InvalidInput.at("path", "id", msg=f"the id is not a valid {kind}", type="id") from None

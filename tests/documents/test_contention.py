@@ -124,7 +124,7 @@ async def test_a_document_that_never_rests_is_contended(
     world: World, counter: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the time limit the caller is told, and nothing was written."""
-    monkeypatch.setattr("documents.store.CONTENTION_TIMEOUT", dt.timedelta(milliseconds=100))
+    monkeypatch.setattr("documents.contention.CONTENTION_TIMEOUT", dt.timedelta(milliseconds=100))
     store = interrupted(world, counter, 1_000_000)
     with pytest.raises(Contended):
         await store.merge_patch(world.registry["counters"], counter, ANN, {"by_api": 1})

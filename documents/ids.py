@@ -1,0 +1,59 @@
+"""Documents' ids: read from URLs, and made for new documents."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from bson import ObjectId
+from bson.errors import InvalidId
+
+from documents.errors import InvalidInput
+from documents.input import MAX_INTEGER
+from documents.resources import ResourceClass
+from documents.shapes import Kind
+
+
+def new_id(resource: ResourceClass) -> Any:
+    """An id for a new document; None where the class makes its own.
+
+    Raises InvalidInput where the client must choose one.
+    """
+    field = resource.fields["_id"]
+    match field.type.kind:
+        case Kind.OBJECT_ID:
+            return ObjectId()
+        case _ if not field.required:
+            return None
+        case Kind.UUID:
+            return uuid.uuid4()
+        case Kind.STRING:
+            return str(ObjectId())
+    raise InvalidInput.at("body", "id", msg="choose an id and create the document with PUT", type="missing")
+
+
+def parse_id(resource: ResourceClass, text: str) -> Any:
+    """An id from a URL, by the declared type of the class's `_id`. Raises InvalidInput for one it cannot be."""
+    kind = resource.fields["_id"].type.kind
+    try:
+        match kind:
+            case Kind.OBJECT_ID:
+                return ObjectId(text)
+            case Kind.UUID:
+                # One form only, so that a document has one address.
+                given = uuid.UUID(text)
+                if str(given) != text.lower():
+                    raise ValueError
+                return given
+            case Kind.INTEGER:
+                number = int(text[:20])
+                if abs(number) > MAX_INTEGER or str(number) != text:
+                    raise ValueError
+                return number
+            case _:
+                text.encode()  # half of a surrogate pair raises a ValueError
+                if not text or len(text) > 200 or "\0" in text:
+                    raise ValueError
+                return text
+    except (InvalidId, ValueError):
+        raise InvalidInput.at("path", "id", msg=f"the id is not a valid {kind}", type="id") from None

@@ -1,0 +1,38 @@
+"""Patches of documents: what they have in common, and the JSON Merge Patch (RFC 7396)."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from documents.database import Stored
+from documents.editing import Editor
+from documents.input import merge, refuse_unknown
+
+
+class Patch(Protocol):
+    """A change of any document of one class by one caller. Making one checks all that needs no document; it may then
+    be applied to any number of documents, and again to the same one."""
+
+    def apply(self, stored: Stored) -> dict[str, Any]:
+        """The new document as Python values by stored name, not yet validated as a whole. `stored` is not changed."""
+
+
+class MergePatch:
+    """Fields that `content` names are set, null removes a field. Raises DocumentRefused."""
+
+    def __init__(self, editor: Editor, content: Any) -> None:
+        self._editor = editor
+        self._changes = refuse_unknown(content, editor.writable, editor.visible)
+
+    def apply(self, stored: Stored) -> dict[str, Any]:
+        """See Patch. Raises DocumentRefused for values of a wrong type."""
+        before = self._editor.open(stored)
+        after = dict(before)
+        for name, value in self._changes.items():
+            if value is not None:
+                after[name] = merge(before.get(name), value)
+            elif self._editor.writable[name].type.nullable:
+                after[name] = None  # where the class knows null, null is set
+            else:
+                after.pop(name, None)
+        return self._editor.close(stored, before, after)
