@@ -22,7 +22,9 @@ import typer
 from api import (
     IN_MEMORY,
     Application,
+    Counters,
     ListenRefused,
+    LoginThrottle,
     Passwords,
     Services,
     Settings,
@@ -30,6 +32,7 @@ from api import (
     Tokens,
     load_settings,
     openapi_document,
+    parse_limits,
     serve_application,
 )
 from documents import (
@@ -93,6 +96,8 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         passwords = Passwords()
         stack.callback(passwords.close)
         await _first_admin(settings, accounts, passwords)
+        counters = Counters(settings.redis_url.get_secret_value() if settings.redis_url else None, database.id)
+        stack.push_async_callback(counters.close)
 
         feed = await _start_feed(stack, settings, database, registry)
         views = ViewIndex(store, positions)
@@ -112,6 +117,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             accounts=accounts,
             sessions=Sessions(database, registry, secret, dt.timedelta(days=settings.refresh_token_days)),
             passwords=passwords,
+            throttle=LoginThrottle(counters, parse_limits(settings.login_rate_limit)),
             tokens=Tokens(secret, dt.timedelta(minutes=settings.access_token_minutes)),
             positions=positions,
             feed=feed,

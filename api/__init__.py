@@ -1,17 +1,21 @@
 """The HTTP and WebSocket edges. See README.md."""
 
 from api.app import create_app, openapi_document
+from api.counters import Counters, parse_limits
 from api.passwords import Passwords
 from api.services import Services
 from api.serving import Application, ListenRefused
 from api.serving import serve as serve_application
 from api.settings import IN_MEMORY, Settings, SettingsRefused, load_settings
+from api.throttle import LoginThrottle
 from api.tokens import Tokens
 
 __all__ = [
     "IN_MEMORY",
     "Application",
+    "Counters",
     "ListenRefused",
+    "LoginThrottle",
     "Passwords",
     "Services",
     "Settings",
@@ -20,5 +24,6 @@ __all__ = [
     "create_app",
     "load_settings",
     "openapi_document",
+    "parse_limits",
     "serve_application",
 ]

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, EmailStr, Field
 
 from api import openapi
+from api.addresses import address_of
 from api.bodies import JSON, MERGE_PATCH, Body, parse_body, read_json
 from api.callers import SignedInCaller
 from api.passwords import refuse_common
@@ -78,7 +79,7 @@ MODELS: list[type[BaseModel]] = [Registration, AccountChange, PasswordChange, Ac
         "Creates an account. Usernames and email addresses are unique without regard to case.",
         201,
         AccountPublic,
-        *(400, 403, 409, 413, 415, 422, 503),
+        *(400, 403, 409, 413, 415, 422, 429, 503),
         body={JSON: Registration},
     ),
 )
@@ -88,6 +89,7 @@ async def register(request: Request, services: ServicesOf) -> Response:
     if services.settings.registration == "closed":
         raise Problem(403, "Registration is closed on this server.")
     refuse_common(body.password, "body", "password")
+    await services.throttle.spend("registration", address_of(request))
     user = await services.accounts.register(body.username, body.email, await services.passwords.hash(body.password))
     return Response(encode_json(public_user(user)), status_code=201, media_type=JSON, headers=NO_STORE)
 
@@ -136,7 +138,7 @@ async def change_own_account(request: Request, caller: SignedInCaller, services:
         "Needs the current one, and ends all other sessions of the account.",
         204,
         None,
-        *(400, 401, 403, 413, 415, 422, 503),
+        *(400, 401, 403, 413, 415, 422, 429, 503),
         body={JSON: PasswordChange},
     ),
 )
@@ -147,9 +149,12 @@ async def change_own_password(request: Request, caller: SignedInCaller, services
     user_id = caller.principal.user_id
     if user_id is None:
         raise _gone()
-    stored = await services.accounts.password_hash(user_id)
-    if not await services.passwords.verify(stored, body.current_password) or stored is None:
-        raise _wrong()
+    session_id = caller.token.session_id if caller.token is not None else str(user_id)
+    async with services.throttle.confirmation(session_id) as attempt:
+        stored = await services.accounts.password_hash(user_id)
+        if not await services.passwords.verify(stored, body.current_password) or stored is None:
+            await attempt.failed()
+            raise _wrong()
     newer = await services.passwords.hash(body.new_password)
     kept = parse_user_id(caller.token.session_id) if caller.token is not None else None
     # Before, so that nothing is changed if it fails; and after, for those that the old password started meanwhile.

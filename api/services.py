@@ -10,6 +10,7 @@ from fastapi.requests import HTTPConnection
 
 from api.passwords import Passwords
 from api.settings import Settings
+from api.throttle import LoginThrottle
 from api.tokens import AccessToken, Tokens
 from documents import Accounts, Database, Lists, PositionCodec, Principal, Registry, Sessions, Store
 from realtime import ConnectionManager, Feed, Principals
@@ -27,6 +28,7 @@ class Services:
     accounts: Accounts
     sessions: Sessions
     passwords: Passwords
+    throttle: LoginThrottle
     tokens: Tokens
     positions: PositionCodec
     feed: Feed

@@ -126,6 +126,7 @@ def serve(app: Application, settings: Settings, say: Callable[[str], object]) ->
         # uvicorn logs a WebSocket's URL with its query string at "info", where a token may have been put by mistake.
         log_level=max(logging.getLevelName(settings.log_level.upper()), logging.WARNING),
         access_log=False,
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
         ws="websockets-sansio",
         # Larger than what the protocol allows, so that its own close code answers all but the absurd.
         ws_max_size=1024 * 1024,

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import openapi
+from api.addresses import address_of
 from api.bodies import FORM, JSON, Body, media_type, parse_body, read_form, read_json
 from api.problems import Problem
 from api.services import Services, ServicesOf
@@ -63,7 +64,7 @@ MODELS: list[type[BaseModel]] = [Login, LoginForm, RefreshToken, TokenAnswer]
         "password form, so that *Authorize* in these pages works.",
         200,
         TokenAnswer,
-        *(400, 401, 413, 415, 422, 503),
+        *(400, 401, 413, 415, 422, 429, 503),
         body={JSON: Login, FORM: LoginForm},
     ),
 )
@@ -75,11 +76,14 @@ async def login(request: Request, services: ServicesOf) -> Response:
     else:
         content = await read_json(request, (JSON, FORM), max_bytes=services.settings.max_body_bytes)
         body = parse_body(Login, content)
-    account = await services.accounts.find(body.username)
-    # An unknown user takes as long as a wrong password.
-    right = await services.passwords.verify(account.password_hash if account else None, body.password)
-    if account is None or not right or not account.is_active or account.principal.user_id is None:
-        raise _wrong()
+    async with services.throttle.sign_in(body.username, address_of(request)) as attempt:
+        account = await services.accounts.find(body.username)
+        # An unknown user takes as long as a wrong password.
+        right = await services.passwords.verify(account.password_hash if account else None, body.password)
+        if account is None or not right or not account.is_active or account.principal.user_id is None:
+            await attempt.failed()
+            raise _wrong()
+        await attempt.succeeded()
     user_id, verified = account.principal.user_id, account.password_hash
     if services.passwords.outdated(verified):
         newer = await services.passwords.hash(body.password)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, validate_email
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from redis.asyncio.connection import parse_url
+
+from api.counters import parse_limits
 
 MIN_SECRET_BYTES = 32
 MIN_PASSWORD, MAX_PASSWORD = 8, 128
@@ -40,16 +45,19 @@ class Settings(BaseSettings):
     secret_key: SecretStr = SecretStr("")
     mongodb_url: SecretStr = SecretStr(EMBEDDED)
     embedded_port: Annotated[int, Field(ge=1, le=65_535)] = 27_117
+    redis_url: SecretStr | None = None
     database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,38}$")] = "headwater"
     data_dir: Path = Path("data")
     documents: Names = ("documents.models",)
     admin_email: str = ""
     admin_password: SecretStr = SecretStr("")
     allowed_origins: Names = ()
+    forwarded_allow_ips: Names = ("127.0.0.1",)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     registration: Literal["open", "closed"] = "open"
     access_token_minutes: Annotated[int, Field(ge=1, le=1_440)] = 15
     refresh_token_days: Annotated[int, Field(ge=1, le=365)] = 30
+    login_rate_limit: str = "10/minute;100/hour"
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
     page_size_max: Annotated[int, Field(ge=1, le=10_000)] = 100
     history_events: Annotated[int, Field(ge=100)] = 50_000
@@ -58,11 +66,25 @@ class Settings(BaseSettings):
     snapshot_max: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     schema_action: Literal["error", "warn", "off"] = "error"
 
-    @field_validator("documents", "allowed_origins", mode="before")
+    @field_validator("documents", "allowed_origins", "forwarded_allow_ips", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("redis_url", mode="before")
+    @classmethod
+    def _unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("login_rate_limit")
+    @classmethod
+    def _limits(cls, value: str) -> str:
+        try:
+            parse_limits(value)
+        except ValueError:
+            raise ValueError("limits are written as 10/minute, several of them with ; between") from None
         return value
 
     @property
@@ -83,6 +105,11 @@ class Settings(BaseSettings):
         for origin in self.allowed_origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 found.append(f"HEADWATER_ALLOWED_ORIGINS: {origin!r} is not an origin, such as https://app.example.org")
+        for peer in self.forwarded_allow_ips:
+            if peer != "*" and not _is_network(peer):
+                found.append(f"HEADWATER_FORWARDED_ALLOW_IPS: {peer!r} is not an address, a network or *")
+        if self.redis_url is not None and not _is_redis(self.redis_url.get_secret_value()):
+            found.append("HEADWATER_REDIS_URL is not a URL such as redis://localhost:6379/0, or one with rediss://")
         secret = self.secret_key.get_secret_value()
         if secret and len(secret.encode()) < MIN_SECRET_BYTES:
             found.append(f"HEADWATER_SECRET_KEY is shorter than {MIN_SECRET_BYTES} bytes")
@@ -102,6 +129,24 @@ def _is_email(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_redis(url: str) -> bool:
+    try:
+        parse_url(url)
+        parts = urlsplit(url)
+        # What it reads: a port above all that exist is found only here.
+        return parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def load_settings() -> Settings:

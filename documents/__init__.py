@@ -1,7 +1,7 @@
 """The state: document classes, access rules, filters, schema, store, and the change stream. See README.md."""
 
 from documents.access import ANONYMOUS, Access, Principal, anyone, nobody, owner, role, signed_in, where
-from documents.accounts import Account, Accounts, is_alive, parse_user_id, principal_from, public_user
+from documents.accounts import Account, Accounts, fold, is_alive, parse_user_id, principal_from, public_user
 from documents.changes import Beat, Change, ChangeKind, Checkpoint, Entry, Reset, ResetReason
 from documents.checkpoints import Checkpoints
 from documents.cursors import CursorCodec
@@ -136,6 +136,7 @@ __all__ = [
     "conjunction",
     "current_user",
     "encode_json",
+    "fold",
     "forms_of",
     "install",
     "install_one",

@@ -83,6 +83,14 @@ def test_file(load: Callable[..., Settings], tmp_path: Path) -> None:
         ("allowed_origins", "https://app.example.org/"),
         ("allowed_origins", "app.example.org"),
         ("allowed_origins", "null"),
+        ("redis_url", "http://localhost"),
+        ("redis_url", "redis:///0"),
+        ("redis_url", "redis://localhost:99999"),
+        ("redis_url", "redis://localhost?socket_timeout=soon"),
+        ("forwarded_allow_ips", "localhost"),
+        ("forwarded_allow_ips", "10.0.0.1/8"),
+        ("login_rate_limit", "many"),
+        ("login_rate_limit", "0/minute"),
     ],
 )
 def test_value_that_is_not_accepted(load: Callable[..., Settings], name: str, value: str) -> None:
@@ -120,6 +128,7 @@ def test_secrets_are_not_printed(load: Callable[..., Settings]) -> None:
     settings = load(
         secret_key=SECRET,
         mongodb_url="mongodb://user:hunter2@db.example.org/",
+        redis_url="redis://:hunter2@cache.example.org:6379/0",
         admin_email="a@example.org",
         admin_password="river-stone-42",  # noqa: S106 - the point of the test
     )
