@@ -39,6 +39,7 @@ from documents import (
     Accounts,
     ChangeStream,
     Checkpoints,
+    Claims,
     CursorCodec,
     Database,
     DatabaseAway,
@@ -91,6 +92,8 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
 
         secret = _secret(settings)
         store = Store(database, registry)
+        claims = Claims(database, registry)
+        await claims.install()
         accounts = Accounts(database, registry)
         positions = PositionCodec(secret, database.id)
         passwords = Passwords()
@@ -114,6 +117,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             registry=registry,
             store=store,
             lists=lists,
+            claims=claims,
             accounts=accounts,
             sessions=Sessions(database, registry, secret, dt.timedelta(days=settings.refresh_token_days)),
             passwords=passwords,

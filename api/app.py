@@ -70,8 +70,14 @@ def _assemble(settings: Settings, registry: Registry) -> FastAPI:
             CORSMiddleware,
             allow_origins=list(settings.allowed_origins),
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"],
-            expose_headers=["ETag", "Location", "Link", "X-Position", "X-Request-ID", "X-Total-Count"],
+            allow_headers=[
+                *("Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"),
+                *("Idempotency-Key", "X-API-Version"),
+            ],
+            expose_headers=[
+                *("ETag", "Location", "Link", "X-Position", "X-Request-ID", "X-Total-Count"),
+                *("Idempotency-Replayed", "Retry-After"),
+            ],
             max_age=600,
         )
     app.add_middleware(Envelope)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from documents import (
     Fault,
     Forbidden,
     InvalidInput,
+    KeyHeld,
     LastAdmin,
     NotFound,
     RefreshRefused,
@@ -135,6 +137,12 @@ def problem_of(error: Exception) -> Problem:
         case Duplicate():
             faults = [Fault(("body", name), "another document has this value", "duplicate") for name in error.fields]
             return Problem(409, f"{str(error)[:1].upper()}{str(error)[1:]}.", code="duplicate", errors=faults)
+        case KeyHeld():
+            detail = f"{str(error)[:1].upper()}{str(error)[1:]}."
+            if error.left is None:
+                return Problem(409, detail, code="interrupted")
+            headers = {"Retry-After": str(math.ceil(error.left.total_seconds()))}
+            return Problem(409, detail, code="in_progress", headers=headers)
         case Contended():
             return _away("The document is being changed by many writers at once; try again.")
         case DatabaseAway():

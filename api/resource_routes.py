@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from email.utils import format_datetime
 from typing import Any
@@ -13,17 +14,21 @@ from api import openapi
 from api.bodies import JSON, MERGE_PATCH, read_json
 from api.callers import CallerOf, challenge_unless_signed_in
 from api.event_stream import live_list, prefers_events
+from api.idempotency import Attempt, gone, once
 from api.queries import ListRequest, parse_list, query_items
-from api.services import Services, ServicesOf
+from api.services import Caller, Services, ServicesOf
 from api.settings import Settings
 from documents import (
+    Duplicate,
     Forbidden,
     Forms,
     Found,
+    NotFound,
     Page,
     Position,
     Preconditions,
     ResourceClass,
+    allotted_id,
     encode_json,
     parse_tags,
 )
@@ -73,13 +78,41 @@ class ResourceRoutes:
 
     async def create(self, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
         body = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
+
+        def answer(found: Found) -> Response:
+            location = f"{_path(request)}/{quote(str(found.document['id']), safe='')}"
+            return answer_with(services, found, status=201, headers={"Location": location})
+
+        async def run(attempt: Attempt) -> Response:
+            return answer(await self._create(caller, services, body, attempt))
+
+        async def again(document_id: Any) -> Response:
+            return answer(await services.store.get(self._resource, str(document_id), caller.principal))
+
+        return await once(request, caller, services, body, run, allot=lambda: allotted_id(self._resource), again=again)
+
+    async def _create(self, caller: Caller, services: Services, body: Any, attempt: Attempt) -> Found:
+        """Create a document, or find the one that an earlier attempt under the same key has created."""
+        store, principal, id = services.store, caller.principal, attempt.document_id
+        if attempt.is_repeated:
+            with contextlib.suppress(NotFound):
+                return await store.get(self._resource, str(id), principal)
         try:
-            found = await services.store.create(self._resource, caller.principal, body)
+            return await store.create(self._resource, principal, body, document_id=id)
         except Forbidden:
             challenge_unless_signed_in(caller)
             raise
-        location = f"{_path(request)}/{quote(str(found.document['id']), safe='')}"
-        return answer_with(services, found, status=201, headers={"Location": location})
+        except Duplicate as duplicate:
+            # Of two attempts at once, which a claim that ran out allows, the other one was faster.
+            # Its document may share other unique values with this one, so the fields that are named prove nothing.
+            if id is None:
+                raise
+            try:
+                return await store.get(self._resource, str(id), principal)
+            except NotFound:
+                if "id" in duplicate.fields:
+                    raise gone() from None
+                raise duplicate from None
 
     async def get(self, id: str, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
         preconditions = preconditions_of(request)

@@ -21,6 +21,7 @@ from documents.errors import (
     Forbidden,
     HistoryLost,
     InvalidInput,
+    KeyHeld,
     LastAdmin,
     NotFound,
     QueryTooSlow,
@@ -39,7 +40,8 @@ from documents.filters import (
 )
 from documents.forms import Forms, forms_of
 from documents.heartbeat import Heartbeat
-from documents.ids import parse_id
+from documents.idempotency import Claim, Claims, KeptAnswer
+from documents.ids import allotted_id, parse_id
 from documents.lists import Count, ListQuery, Lists, Page, Result, words_filter
 from documents.markers import Hidden, ReadOnly, References, SetOnCreate, VisibleTo, current_user
 from documents.memory import MemoryDatabase
@@ -71,6 +73,8 @@ __all__ = [
     "ChangeStream",
     "Checkpoint",
     "Checkpoints",
+    "Claim",
+    "Claims",
     "Contended",
     "Count",
     "CursorCodec",
@@ -96,6 +100,8 @@ __all__ = [
     "Hidden",
     "HistoryLost",
     "InvalidInput",
+    "KeptAnswer",
+    "KeyHeld",
     "LastAdmin",
     "ListQuery",
     "Lists",
@@ -128,6 +134,7 @@ __all__ = [
     "Store",
     "Stored",
     "VisibleTo",
+    "allotted_id",
     "anyone",
     "bind_classes",
     "canonical",

@@ -15,6 +15,7 @@
     ├── LastAdmin               the change would leave nobody who is an admin
     ├── Stale                   If-Match (or If-None-Match: *) does not hold
     ├── Duplicate               a unique index refuses the value; names the fields
+    ├── KeyHeld                 another attempt at the request holds its idempotency key
     └── Contended               the document kept changing while we tried; nothing was written
 
 No driver exception leaves this folder: `documents.database.driver_errors` maps them.
@@ -22,6 +23,7 @@ No driver exception leaves this folder: `documents.database.driver_errors` maps 
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -106,6 +108,14 @@ class Duplicate(DocumentsError):
     def __init__(self, fields: Sequence[str]) -> None:
         self.fields = tuple(fields)
         super().__init__(f"another document has the same {', '.join(self.fields) or 'value'}")
+
+
+class KeyHeld(DocumentsError):
+    """Another attempt at the request holds its idempotency key. `left` is for how long at most; None: for good."""
+
+    def __init__(self, message: str, left: dt.timedelta | None) -> None:
+        self.left = left
+        super().__init__(message)
 
 
 class Contended(DocumentsError):

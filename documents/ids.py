@@ -19,16 +19,28 @@ def new_id(resource: ResourceClass) -> Any:
 
     Raises InvalidInput where the client must choose one.
     """
+    return _fitting(resource, ObjectId(), uuid.uuid4())
+
+
+def allotted_id(resource: ResourceClass) -> Any:
+    """An id for a document that is to be created later, by the class where it makes its own. Raises as `new_id`."""
+    made = new_id(resource)
+    if made is None:
+        return resource.document_class.model_fields["id"].get_default(call_default_factory=True)
+    return made
+
+
+def _fitting(resource: ResourceClass, object_id: ObjectId, other: uuid.UUID) -> Any:
     field = resource.fields["_id"]
     match field.type.kind:
         case Kind.OBJECT_ID:
-            return ObjectId()
+            return object_id
         case _ if not field.required:
             return None
         case Kind.UUID:
-            return uuid.uuid4()
+            return other
         case Kind.STRING:
-            return str(ObjectId())
+            return str(object_id)
     raise InvalidInput.at("body", "id", msg="choose an id and create the document with PUT", type="missing")
 
 

@@ -99,3 +99,14 @@ def query_parameter(name: str, description: str, schema: dict[str, Any], **more:
 
 IF_MATCH = header_parameter("If-Match", "Write only if the document still has one of these entity tags.")
 IF_NONE_MATCH = header_parameter("If-None-Match", "Answer 304 if the document still has one of these entity tags.")
+IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": (
+        "A word of the client's choice that makes it safe to send the request again: within 24 hours the same key and "
+        "body get the first answer. For signed-in callers."
+    ),
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "example": "4f6f2f0e-9c5b-4f0e-8a5d-0d0b1f0a7c3e",
+}

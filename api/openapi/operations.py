@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from api.bodies import JSON, MERGE_PATCH
 from api.openapi.answers import (
     ETAG,
+    IDEMPOTENCY_KEY,
     IF_MATCH,
     IF_NONE_MATCH,
     LAST_MODIFIED,
@@ -131,8 +132,10 @@ class Operations:
         return self._operation(
             "create",
             f"Create one of {self._name}",
-            "The server sets the id and the fields that the form does not have.",
+            "The server sets the id and the fields that the form does not have. With `Idempotency-Key` it is safe to "
+            "send the request again.",
             answers,
+            parameters=[IDEMPOTENCY_KEY],
             requestBody=self._body(self._forms.create, JSON),
         ) | {"status_code": 201}
 
