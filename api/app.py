@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from api import account_routes, health, openapi, pages, session_routes, user_routes, websocket
 from api.middleware import Envelope
+from api.negotiation import JSON_ONLY
 from api.problems import install_problems
 from api.resource_routes import resource_router
 from api.services import Services
@@ -47,8 +48,8 @@ def _assemble(settings: Settings, registry: Registry) -> FastAPI:
     )
     install_problems(app)
     router = APIRouter(prefix=PREFIX)
-    router.include_router(session_routes.router)
-    router.include_router(account_routes.router)
+    router.include_router(session_routes.router, dependencies=[JSON_ONLY])
+    router.include_router(account_routes.router, dependencies=[JSON_ONLY])
     users = registry["users"]
     user_forms = forms_of(users)
     router.include_router(user_routes.user_router(users, user_forms, settings))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Request, Response
@@ -20,7 +18,6 @@ from realtime.protocol import CloseCode
 
 #: How long the last frames may take to leave when the server closes the stream.
 FLUSH_SECONDS = 2.0
-_QUALITY = re.compile(r"q=([01](?:\.\d{0,3})?)")
 #: Answers to messages that a client of an event stream cannot send.
 _NOT_SENT = frozenset({"subscribed", "auth_expiring"})
 _HEADERS = [
@@ -29,22 +26,6 @@ _HEADERS = [
     # nginx buffers answers by default, which would hold events back.
     (b"x-accel-buffering", b"no"),
 ]
-
-
-def prefers_events(accept: Sequence[str]) -> bool:
-    """Whether `Accept` headers ask for text/event-stream by name, and for JSON less (RFC 9110, 12.5.1)."""
-    events, json = 0.0, 0.0
-    for part in ",".join(accept).split(","):
-        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        quality = 1.0
-        for parameter in parameters:
-            if found := _QUALITY.fullmatch(parameter):
-                quality = float(found.group(1))
-        if media_type == "text/event-stream":
-            events = quality
-        elif media_type == "application/json":
-            json = quality
-    return events > json
 
 
 def live_list(request: Request, resource: ResourceClass, caller: Caller, services: Services) -> Response:
@@ -89,7 +70,7 @@ class EventStream(Response):
             connection.subscribe(self._request())
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             writing = asyncio.create_task(_write(connection, send))
-            leaving = asyncio.create_task(_gone(receive))
+            leaving = asyncio.create_task(client_gone(receive))
             try:
                 ends: set[asyncio.Future[Any]] = {writing, leaving, connection.closing}
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -137,6 +118,7 @@ async def _write(connection: Connection, send: Send) -> None:
         connection.outbox.sent(sum(frame.size for frame in frames))
 
 
-async def _gone(receive: Receive) -> None:
+async def client_gone(receive: Receive) -> None:
+    """Returns when the client has gone away, whatever it still sends."""
     while (await receive())["type"] != "http.disconnect":
         pass

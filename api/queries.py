@@ -10,8 +10,10 @@ from urllib.parse import parse_qsl
 
 from api.bodies import decode_json
 from documents import (
+    BY_ID,
     EVERYTHING,
     Count,
+    ExportQuery,
     Fault,
     Fields,
     Filter,
@@ -36,6 +38,7 @@ RESERVED = frozenset(
         "search",
         "sort",
         "fields",
+        "expand",
         "limit",
         "cursor",
         "page",
@@ -48,8 +51,10 @@ RESERVED = frozenset(
 _LIVE_ONLY = frozenset({"snapshot", "since"})
 DEFAULT_PAGE_SIZE = 25
 MAX_PAGE = 1_000_000
+MAX_EXPORT = 2**31 - 1
 
 _T = TypeVar("_T")
+_D = TypeVar("_D")
 _ALL: Filter = EVERYTHING
 
 
@@ -58,6 +63,14 @@ class ListRequest:
     """A list as a client asks for it. `fields` are public names, None for all."""
 
     query: ListQuery
+    fields: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """An export as a client asks for it. `fields` are public names, None for all."""
+
+    query: ExportQuery
     fields: tuple[str, ...] | None
 
 
@@ -88,7 +101,7 @@ class _Parameters:
             else:
                 self.reserved[name] = value
 
-    def get(self, name: str, parse: Callable[[str], _T], default: _T) -> _T:
+    def get(self, name: str, parse: Callable[[str], _T], default: _D) -> _T | _D:
         """The parsed parameter; `default` when it is absent or faulty."""
         text = self.reserved.get(name)
         if text is None:
@@ -128,6 +141,16 @@ class _Parameters:
             self.faults.extend(error.faults)
             return None
 
+    def sort(self, visible: Fields) -> Sort:
+        """The order, by id where none is asked for."""
+        return self.get("sort", lambda text: parse_sort(_names(text), visible), BY_ID)
+
+    def refuse(self, reason: str, *names: str) -> None:
+        """Fault those of `names` that were given."""
+        for name in names:
+            if name in self.reserved:
+                self.faults.append(Fault(("query", name), reason, "unexpected"))
+
     def finish(self) -> None:
         """Raise FilterRefused with all faults, if there are any."""
         if self.faults:
@@ -149,24 +172,37 @@ def parse_list(
     """The query string of a list. Raises FilterRefused, naming every fault."""
     visible = resource.visible(principal.roles)
     parameters = _Parameters(items)
-    for name in _LIVE_ONLY & parameters.reserved.keys():
-        parameters.faults.append(Fault(("query", name), "only for Accept: text/event-stream", "unexpected"))
+    parameters.refuse("only for Accept: text/event-stream", *_LIVE_ONLY)
     size = _whole(1, page_size_max)
     paged = "page" in parameters.reserved or "page_size" in parameters.reserved
     if paged:
-        for name in ("cursor", "limit"):
-            if name in parameters.reserved:
-                parameters.faults.append(Fault(("query", name), "does not go with page and page_size", "unexpected"))
+        parameters.refuse("does not go with page and page_size", "cursor", "limit")
     default = min(DEFAULT_PAGE_SIZE, page_size_max)
     query = ListQuery(
         filter=parameters.filter(resource, visible),
-        sort=parameters.get("sort", lambda text: parse_sort(_names(text), visible), parse_sort((), visible)),
+        sort=parameters.sort(visible),
         limit=parameters.get("page_size" if paged else "limit", size, default),
         cursor=None if paged else parameters.reserved.get("cursor"),
         page=parameters.get("page", _whole(1, MAX_PAGE), 1) if paged else None,
         count=parameters.get("count", _count, "exact" if paged else "none"),
     )
     request = ListRequest(query, parameters.fields(visible))
+    parameters.finish()
+    return request
+
+
+def parse_export(resource: ResourceClass, principal: Principal, items: Sequence[tuple[str, str]]) -> ExportRequest:
+    """The query string of an export, which is the whole and has no pages. Raises FilterRefused, naming every fault."""
+    visible = resource.visible(principal.roles)
+    parameters = _Parameters(items)
+    parameters.refuse("only for Accept: text/event-stream", *_LIVE_ONLY)
+    parameters.refuse("not for an export", "cursor", "page", "page_size", "count", "expand")
+    query = ExportQuery(
+        filter=parameters.filter(resource, visible),
+        sort=parameters.sort(visible),
+        limit=parameters.get("limit", _whole(1, MAX_EXPORT), None),
+    )
+    request = ExportRequest(query, parameters.fields(visible))
     parameters.finish()
     return request
 
@@ -182,12 +218,10 @@ def parse_live(
     """The query string of a live list. Raises FilterRefused, naming every fault."""
     visible = resource.visible(principal.roles)
     parameters = _Parameters(items)
-    for name in ("cursor", "page", "page_size", "count"):
-        if name in parameters.reserved:
-            parameters.faults.append(Fault(("query", name), "not for a live list", "unexpected"))
+    parameters.refuse("not for a live list", "cursor", "page", "page_size", "count", "expand")
     request = LiveRequest(
         filter=parameters.filter(resource, visible),
-        sort=parameters.get("sort", lambda text: parse_sort(_names(text), visible), parse_sort((), visible)),
+        sort=parameters.sort(visible),
         fields=parameters.fields(visible),
         limit=parameters.get("limit", _whole(1, snapshot_max), min(DEFAULT_LIMIT, snapshot_max)),
         snapshot=parameters.get("snapshot", _boolean, True),

@@ -10,11 +10,13 @@ from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Request, Response
 
-from api import openapi
+from api import negotiation, openapi
 from api.bodies import JSON, MERGE_PATCH, read_json
 from api.callers import CallerOf, challenge_unless_signed_in
-from api.event_stream import live_list, prefers_events
+from api.event_stream import live_list
+from api.exports import export_list
 from api.idempotency import Attempt, gone, once
+from api.negotiation import COMMON_HEADERS, JSON_ONLY, LIST_TYPES, negotiate
 from api.queries import ListRequest, parse_list, query_items
 from api.services import Caller, Services, ServicesOf
 from api.settings import Settings
@@ -33,8 +35,6 @@ from documents import (
     parse_tags,
 )
 
-_COMMON = {"Cache-Control": "private, no-cache", "Vary": "Accept, Authorization, X-API-Key, Origin"}
-
 
 def resource_router(resource: ResourceClass, forms: Forms, settings: Settings) -> APIRouter:
     """The routes of one class, under its collection's name."""
@@ -43,11 +43,11 @@ def resource_router(resource: ResourceClass, forms: Forms, settings: Settings) -
     docs = openapi.Operations(resource, forms, settings)
     router.add_api_route("", routes.list, methods=["GET"], **docs.list_page())
     router.add_api_route("", routes.list, methods=["HEAD"], include_in_schema=False)
-    router.add_api_route("", routes.create, methods=["POST"], **docs.create())
-    router.add_api_route("/{id}", routes.get, methods=["GET"], **docs.get())
-    router.add_api_route("/{id}", routes.get, methods=["HEAD"], include_in_schema=False)
-    router.add_api_route("/{id}", routes.replace, methods=["PUT"], **docs.replace())
-    router.add_api_route("/{id}", routes.patch, methods=["PATCH"], **docs.patch())
+    router.add_api_route("", routes.create, methods=["POST"], dependencies=[JSON_ONLY], **docs.create())
+    router.add_api_route("/{id}", routes.get, methods=["GET"], dependencies=[JSON_ONLY], **docs.get())
+    router.add_api_route("/{id}", routes.get, methods=["HEAD"], dependencies=[JSON_ONLY], include_in_schema=False)
+    router.add_api_route("/{id}", routes.replace, methods=["PUT"], dependencies=[JSON_ONLY], **docs.replace())
+    router.add_api_route("/{id}", routes.patch, methods=["PATCH"], dependencies=[JSON_ONLY], **docs.patch())
     router.add_api_route("/{id}", routes.delete, methods=["DELETE"], **docs.delete())
     return router
 
@@ -59,9 +59,12 @@ class ResourceRoutes:
         self._resource = resource
 
     async def list(self, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
-        # HEAD is about the page: a live answer has no end, so its head alone says nothing.
-        if request.method == "GET" and prefers_events(request.headers.getlist("accept")):
-            return live_list(request, self._resource, caller, services)
+        match negotiate(request.headers.getlist("accept"), LIST_TYPES):
+            # HEAD is about the page then: a live answer has no end, so its head alone says nothing.
+            case negotiation.EVENTS if request.method == "GET":
+                return live_list(request, self._resource, caller, services)
+            case (negotiation.NDJSON | negotiation.CSV) as media_type:
+                return export_list(request, self._resource, caller, services, media_type)
         asked = parse_list(
             self._resource,
             caller.principal,
@@ -69,7 +72,7 @@ class ResourceRoutes:
             page_size_max=services.settings.page_size_max,
         )
         page = await services.lists.page(self._resource, asked.query, caller.principal)
-        headers = {**_COMMON, "X-Position": services.positions.encode(page.position)}
+        headers = {**COMMON_HEADERS, "X-Position": services.positions.encode(page.position)}
         if page.total is not None:
             headers["X-Total-Count"] = str(page.total)
         if page.has_next:
@@ -118,7 +121,7 @@ class ResourceRoutes:
         preconditions = preconditions_of(request)
         found = await services.store.get(self._resource, id, caller.principal)
         if preconditions.is_known(found.etag):
-            headers = {**_COMMON, "ETag": found.etag, "X-Position": services.positions.encode(found.position)}
+            headers = {**COMMON_HEADERS, "ETag": found.etag, "X-Position": services.positions.encode(found.position)}
             return Response(status_code=304, headers=headers)
         return answer_with(services, found)
 
@@ -176,7 +179,7 @@ def answer_with(
 ) -> Response:
     """One document, with the headers that describe it."""
     all_headers = {
-        **_COMMON,
+        **COMMON_HEADERS,
         "ETag": found.etag,
         "X-Position": _encoded(services, found.position),
         **(headers or {}),

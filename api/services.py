@@ -12,7 +12,7 @@ from api.passwords import Passwords
 from api.settings import Settings
 from api.throttle import LoginThrottle
 from api.tokens import AccessToken, Tokens
-from documents import Accounts, Claims, Database, Lists, PositionCodec, Principal, Registry, Sessions, Store
+from documents import Accounts, Claims, Database, Exports, Lists, PositionCodec, Principal, Registry, Sessions, Store
 from realtime import ConnectionManager, Feed, Principals
 
 
@@ -26,6 +26,7 @@ class Services:
     store: Store
     lists: Lists
     claims: Claims
+    exports: Exports
     accounts: Accounts
     sessions: Sessions
     passwords: Passwords

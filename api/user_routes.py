@@ -11,6 +11,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from api import openapi
 from api.bodies import JSON, MERGE_PATCH, Body, parse_body, read_json
 from api.callers import AdminCaller, signed_in
+from api.negotiation import JSON_ONLY
 from api.resource_routes import ResourceRoutes, answer_with, preconditions_of
 from api.services import ServicesOf
 from api.settings import Settings
@@ -46,12 +47,18 @@ def user_router(resource: ResourceClass, forms: Forms, settings: Settings) -> AP
     docs = openapi.Operations(resource, forms, settings)
     router.add_api_route("", reading.list, methods=["GET"], **docs.list_page())
     router.add_api_route("", reading.list, methods=["HEAD"], include_in_schema=False)
-    router.add_api_route(_ONE, reading.get, methods=["GET"], **docs.get())
-    router.add_api_route(_ONE, reading.get, methods=["HEAD"], include_in_schema=False)
+    router.add_api_route(_ONE, reading.get, methods=["GET"], dependencies=[JSON_ONLY], **docs.get())
+    router.add_api_route(_ONE, reading.get, methods=["HEAD"], dependencies=[JSON_ONLY], include_in_schema=False)
     changing = (
         "For admins. Roles and deactivation act on requests and live sockets within a second. The last admin stays."
     )
-    router.add_api_route(_ONE, routes.change, methods=["PATCH"], **_with_409(docs.patch_with(UserChange, changing)))
+    router.add_api_route(
+        _ONE,
+        routes.change,
+        methods=["PATCH"],
+        dependencies=[JSON_ONLY],
+        **_with_409(docs.patch_with(UserChange, changing)),
+    )
     router.add_api_route(_ONE, routes.delete, methods=["DELETE"], **_with_409(docs.delete()))
     return router
 

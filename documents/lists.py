@@ -25,7 +25,7 @@ from documents.filters import (
 from documents.filters.values import ValueRefused, coerce_text
 from documents.positions import Position
 from documents.resources import ResourceClass
-from documents.sorting import BY_ID, Sort, after, sort_value
+from documents.sorting import BY_ID, Sort, after, order_of, sort_value
 from documents.store import Found, Store
 
 Count = Literal["none", "estimated", "exact"]
@@ -105,7 +105,7 @@ class Lists:
         async with self._database.session() as session:
             collection = self._database.collection(resource.name)
             with driver_errors():
-                found = collection.find(condition, session=session).sort(_order(query.sort)).limit(query.limit + 1)
+                found = collection.find(condition, session=session).sort(order_of(query.sort)).limit(query.limit + 1)
                 if query.page is not None:
                     found = found.skip((query.page - 1) * query.limit)
                 documents = await found.max_time_ms(QUERY_TIME_LIMIT_MS).to_list(query.limit + 1)
@@ -135,7 +135,7 @@ class Lists:
                 cursor = (
                     self._database.collection(resource.name)
                     .find(to_query(filter), session=session)
-                    .sort(_order(sort))
+                    .sort(order_of(sort))
                     .limit(limit)
                     .max_time_ms(QUERY_TIME_LIMIT_MS)
                 )
@@ -148,7 +148,3 @@ class Lists:
         scopes = "*" if principal.scopes is None else ",".join(sorted(principal.scopes))
         caller = f"{principal.user_id} {scopes}"
         return b"\0".join([resource.name.encode(), order.encode(), canonical(query.filter), caller.encode()])
-
-
-def _order(sort: Sort) -> list[tuple[str, int]]:
-    return [(key.path, -1 if key.descending else 1) for key in sort]

@@ -182,12 +182,14 @@ def _object_converter(fields: Fields) -> Converter:
 class PublicForm:
     """Turns stored documents of one class into what callers with one set of visible fields see.
 
-    Pure and shareable; building one walks the class's fields, converting a document does not.
+    Pure and shareable; building one walks the class's fields, converting a document does not. `names` are the public
+    names of the fields, in the order in which documents have them.
     """
 
     def __init__(self, visible: Fields) -> None:
         # The id leads, the bookkeeping follows the class's own fields, as a person would write it.
         ordered = sorted(visible.values(), key=lambda f: (f.name != "_id", f.name in _LAST))
+        self.names = tuple(f.public for f in ordered)
         self._convert = _object_converter({f.name: f for f in ordered})
 
     def document(self, stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,6 +86,11 @@ def _below(field_type: FieldType, part: str) -> FieldType | None:
     return None
 
 
+def order_of(sort: Sort) -> list[tuple[str, int]]:
+    """The order as the driver takes it."""
+    return [(key.path, -1 if key.descending else 1) for key in sort]
+
+
 def sort_value(document: Mapping[str, Any], key: SortKey) -> Any:
     """The value that MongoDB sorts the document by: None where there is none.
 

@@ -17,6 +17,7 @@ _TEXTS = {
     401: "The access token is missing, not valid, or expired.",
     403: "The caller may see the document, but not do this.",
     404: "There is no such document for this caller.",
+    406: "The request accepts no form of the answer that there is.",
     409: "Another document has the same unique value.",
     412: "The document has changed, or exists already (`If-Match`, `If-None-Match`).",
     413: "The body is too large.",
@@ -70,7 +71,7 @@ def operation(
         "summary": summary,
         "description": description,
         "status_code": status,
-        "responses": {status: success, **error_answers(*errors)},
+        "responses": {status: success, **error_answers(406, *errors)},
         "openapi_extra": {"requestBody": {"required": True, "content": content(body)}} if body else None,
         "response_model": None,
     }

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from api.bodies import JSON, MERGE_PATCH
+from api.negotiation import CSV, EVENTS, NDJSON
 from api.openapi.answers import (
     ETAG,
     IDEMPOTENCY_KEY,
@@ -74,13 +75,19 @@ class Operations:
         """`GET /{name}`."""
         answers: dict[int | str, dict[str, Any]] = {
             200: {
-                "description": "A page of documents; with `Accept: text/event-stream`, the live result.",
+                "description": "A page of documents; by `Accept`, the live result, or the whole one as a file.",
                 "content": {
                     JSON: {"schema": {"$ref": REF.format(model=self._page.__name__)}},
-                    "text/event-stream": {"schema": {"type": "string"}},
+                    NDJSON: {"schema": {"type": "string"}, "example": '{"id":"6b02c1e9c1e9111478612819"}\n'},
+                    CSV: {"schema": {"type": "string"}, "example": "id\r\n6b02c1e9c1e9111478612819\r\n"},
+                    EVENTS: {"schema": {"type": "string"}},
                 },
                 "headers": {
                     "X-Position": POSITION,
+                    "Content-Disposition": {
+                        "description": "The file's name, of exports.",
+                        "schema": {"type": "string"},
+                    },
                     "Link": {"description": 'The next page, `rel="next"`.', "schema": {"type": "string"}},
                     "X-Total-Count": {
                         "description": "The total, when counted.",
@@ -88,13 +95,15 @@ class Operations:
                     },
                 },
             },
-            **error_answers(401, 422, 503),
+            **error_answers(401, 406, 422, 503),
         }
         return self._operation(
             "list",
             f"List {self._name}",
             "Documents that the caller may read and that match the filter. Besides `filter`, each field may be given "
-            "in a short form: `?status=published&created_at[gte]=2026-01-01T00:00:00Z&tags[in]=a,b`.",
+            "in a short form: `?status=published&created_at[gte]=2026-01-01T00:00:00Z&tags[in]=a,b`. With `Accept: "
+            "application/x-ndjson` or `text/csv` all matching documents are streamed, without pages: `limit` then "
+            "bounds the whole, and `cursor`, `page`, `page_size` and `count` are refused.",
             answers,
             parameters=self._list_parameters(),
         )
@@ -128,7 +137,7 @@ class Operations:
 
     def create(self) -> dict[str, Any]:
         """`POST /{name}`."""
-        answers = {201: self._created(), **error_answers(400, 401, 403, 409, 413, 415, 422, 503)}
+        answers = {201: self._created(), **error_answers(400, 401, 403, 406, 409, 413, 415, 422, 503)}
         return self._operation(
             "create",
             f"Create one of {self._name}",
@@ -144,7 +153,7 @@ class Operations:
         answers = {
             200: self._one("The document."),
             304: {"description": "The caller has the document already.", "headers": {"ETag": ETAG}},
-            **error_answers(401, 404, 422, 503),
+            **error_answers(401, 404, 406, 422, 503),
         }
         return self._operation(
             "get",
@@ -159,7 +168,7 @@ class Operations:
         answers = {
             200: self._one("The document as it is now."),
             201: self._created(),
-            **error_answers(400, 401, 403, 404, 409, 412, 413, 415, 422, 503),
+            **error_answers(400, 401, 403, 404, 406, 409, 412, 413, 415, 422, 503),
         }
         put_header = header_parameter("If-None-Match", "`*` creates the document under the given id.")
         return self._operation(
@@ -175,7 +184,7 @@ class Operations:
         """`PATCH /{name}/{id}`."""
         answers = {
             200: self._one("The document as it is now."),
-            **error_answers(400, 401, 403, 404, 409, 412, 413, 415, 422, 503),
+            **error_answers(400, 401, 403, 404, 406, 409, 412, 413, 415, 422, 503),
         }
         return self._operation(
             "patch",
