@@ -1,9 +1,11 @@
 """The HTTP and WebSocket edges. See README.md."""
 
 from api.app import create_app, openapi_document
+from api.callers import CallerOf
 from api.counters import Counters, parse_limits
 from api.passwords import Passwords
-from api.services import Services
+from api.resource_routes import answer_with
+from api.services import Services, ServicesOf
 from api.serving import Application, ListenRefused
 from api.serving import serve as serve_application
 from api.settings import IN_MEMORY, Settings, SettingsRefused, load_settings
@@ -13,14 +15,17 @@ from api.tokens import Tokens
 __all__ = [
     "IN_MEMORY",
     "Application",
+    "CallerOf",
     "Counters",
     "ListenRefused",
     "LoginThrottle",
     "Passwords",
     "Services",
+    "ServicesOf",
     "Settings",
     "SettingsRefused",
     "Tokens",
+    "answer_with",
     "create_app",
     "load_settings",
     "openapi_document",

@@ -16,14 +16,18 @@ from api.problems import install_problems
 from api.resource_routes import resource_router
 from api.services import Services
 from api.settings import Settings
+from api.versions import VersionCheck
 from documents import Registry, forms_of
 
 PREFIX = "/api/v1"
 
 
-def create_app(services: Services) -> FastAPI:
-    """The application that serves `services`. Does not start or stop them."""
-    app = _assemble(services.settings, services.registry)
+def create_app(services: Services, *more: APIRouter) -> FastAPI:
+    """The application that serves `services`. Does not start or stop them.
+
+    `more` are routers of other versions, each with its whole prefix (`/api/v2/posts`); see docs/versions.md.
+    """
+    app = _assemble(services.settings, services.registry, *more)
     app.state.services = services
     return app
 
@@ -33,7 +37,7 @@ def openapi_document(settings: Settings, registry: Registry) -> dict[str, Any]:
     return _assemble(settings, registry).openapi()
 
 
-def _assemble(settings: Settings, registry: Registry) -> FastAPI:
+def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastAPI:
     app = FastAPI(
         title="Headwater",
         version=_version(),
@@ -61,11 +65,13 @@ def _assemble(settings: Settings, registry: Registry) -> FastAPI:
             forms = forms_of(resource)
             router.include_router(resource_router(resource, forms, settings))
             models += [forms.create, forms.update, forms.public, openapi.page_model(resource, forms)]
-    app.include_router(router)
+    for other in (router, *more):
+        app.include_router(other)
     app.include_router(health.router)
     app.include_router(pages.router)
     pages.mount_assets(app)
     openapi.install_openapi(app, models, f"{PREFIX}/auth/login")
+    app.add_middleware(VersionCheck)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,

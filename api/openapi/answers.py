@@ -13,7 +13,7 @@ from api.problems import MEDIA_TYPE
 REF = "#/components/schemas/{model}"
 
 _TEXTS = {
-    400: "The body is not valid JSON.",
+    400: "The body is not valid JSON, or the request asks for another version of the API.",
     401: "The access token is missing, not valid, or expired.",
     403: "The caller may see the document, but not do this.",
     404: "There is no such document for this caller.",

@@ -9,8 +9,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.openapi.answers import REF
+from api.openapi.answers import REF, error_answers, header_parameter
 from api.problems import ProblemDetails
+from api.versions import HEADER, version_of
 
 
 def install_openapi(app: FastAPI, models: list[type[BaseModel]], token_url: str) -> None:
@@ -41,8 +42,21 @@ def install_openapi(app: FastAPI, models: list[type[BaseModel]], token_url: str)
             }
             # Anonymous callers see what the rules give them, so a token is an option and not a demand.
             document["security"] = [{}, {"bearer": []}, {"password": []}]
+            _add_version(document["paths"])
             app.openapi_schema = document
         return app.openapi_schema
 
     # FastAPI's documented way to change the document.
     app.openapi = build  # type: ignore[method-assign]
+
+
+def _add_version(paths: dict[str, Any]) -> None:
+    """Say of each operation of the API that it takes `X-API-Version`, and refuses another one."""
+    for path, methods in paths.items():
+        if (version := version_of(path)) is None:
+            continue
+        parameter = header_parameter(HEADER, "The version that the client was made for. Another one is refused.")
+        parameter |= {"schema": {"type": "string", "enum": [version]}, "example": version}
+        for item in methods.values():
+            item.setdefault("parameters", []).append(parameter)
+            item["responses"] |= {str(status): answer for status, answer in error_answers(400).items()}
