@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import socket
@@ -64,6 +65,10 @@ class Application:
             async with self._running(settings) as services:
                 self.services = services
                 self._app = create_app(services)
+                # A full collection of what the start has made stops the event loop for 100 ms, and a burst of requests
+                # brings one about. All this lives as long as the process, so the collector need not look at it.
+                gc.collect()
+                gc.freeze()
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
         except STARTUP_ERRORS as error:
