@@ -162,12 +162,14 @@ async def test_change_of_roles_at_every_await_point(worker: Worker) -> None:
 
 
 async def test_change_of_roles_while_live_and_lagging(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow client whose rights end gets nothing more that they covered, and hears why."""
+    """A slow client whose rights end gets nothing more that they covered, and hears of the rights only."""
     monkeypatch.setattr(worker.manager, "_outbox_max_bytes", 20_000)
     async with connected(worker, PRINCIPALS["moderator"]) as client:
         client.subscribe(worker.query({}))
         await client.received("ready")
         client.pause()
+        await worker.raw.posts.update_one({"_id": 1}, {"$set": {"title": "on its way"}})
+        await client.stuck()
         await worker.raw.posts.update_many({}, {"$set": {"body": "x" * 900}})
         await worker.raw.users.update_one({"_id": MODERATOR}, {"$set": {"roles": ["user"]}})
         await worker.raw.posts.update_one({"_id": 1}, {"$set": {"title": "FORBIDDEN"}})
@@ -175,9 +177,43 @@ async def test_change_of_roles_while_live_and_lagging(worker: Worker, monkeypatc
         client.resume()
         await client.received("ready", 2)
         await worker.truth(client, "1")
-        # Whether `lagging` is said first depends on what the socket was busy with when it was paused.
-        assert [frame["reason"] for frame in client.of_type("reset")][-1] == "access_changed"
-        assert "FORBIDDEN" not in "".join(frame.text for frame in client.raw)
+        check_change_of_rights(client, ["access_changed"])
+
+
+async def test_change_of_roles_after_lagging(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told that it lagged, and with the new snapshot under way, the client hears of its rights and gets no more of it."""
+    monkeypatch.setattr(worker.manager, "_outbox_max_bytes", 20_000)
+    async with connected(worker, PRINCIPALS["moderator"]) as client:
+        client.subscribe(worker.query({}))
+        await client.received("ready")
+        client.pause()
+        await worker.raw.posts.update_one({"_id": 1}, {"$set": {"title": "on its way"}})
+        await client.stuck()
+        await worker.raw.posts.update_many({}, {"$set": {"body": "x" * 900}})
+        await worker.caught_up()
+        client.resume()
+        await client.received("reset")
+        client.pause()
+        await client.stuck()
+        await worker.raw.users.update_one({"_id": MODERATOR}, {"$set": {"roles": ["user"]}})
+        await worker.raw.posts.update_one({"_id": 1}, {"$set": {"title": "FORBIDDEN"}})
+        await worker.caught_up()
+        client.resume()
+        await client.received("ready", 2)
+        await worker.truth(client, "1")
+        check_change_of_rights(client, ["lagging", "access_changed"])
+
+
+def check_change_of_rights(client: Client, reasons: list[str]) -> None:
+    """The resets, in order; and after the one for the rights, nothing of the view that they gave."""
+    resets = client.of_type("reset")
+    assert [frame["reason"] for frame in resets] == reasons
+    assert len({frame["view"] for frame in resets}) == 1, "all are of the view with the old rights"
+    after = client.frames[client.frames.index(resets[-1]) + 1 :]
+    views = {frame["view"] for frame in after if "view" in frame}
+    assert views == {client.connection.subscriptions["1"].view.id}
+    assert views.isdisjoint({resets[-1]["view"]})
+    assert "FORBIDDEN" not in "".join(frame.text for frame in client.raw)
 
 
 async def test_second_subscription_while_rights_change(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

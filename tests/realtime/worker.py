@@ -247,6 +247,7 @@ class Client:
         self._recovering: set[str] = set()
         self._whole = True
         self._changed = asyncio.Event()
+        self._holding = asyncio.Event()
         self._reading = asyncio.Event()
         self._reading.set()
         self._pings = 0
@@ -269,15 +270,23 @@ class Client:
         """Stop reading, as a client whose socket is full."""
         self._reading.clear()
 
+    async def stuck(self) -> None:
+        """After `pause`: wait until a frame is on its way that the client does not take, so that nothing drains."""
+        async with asyncio.timeout(PATIENCE):
+            await self._holding.wait()
+
     def resume(self) -> None:
         """Read again."""
+        self._holding.clear()
         self._reading.set()
 
     async def _read(self) -> None:
         outbox = self.connection.outbox
         while True:
-            await self._reading.wait()
+            # A transport takes the next frames even if the socket is full, and then waits with them in hand.
             for frame in await outbox.take():
+                if not self._reading.is_set():
+                    self._holding.set()
                 await self._reading.wait()
                 self._apply(frame)
                 outbox.sent(frame.size)
