@@ -181,7 +181,7 @@ async def test_change_of_roles_while_live_and_lagging(worker: Worker, monkeypatc
 
 
 async def test_change_of_roles_after_lagging(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told that it lagged, and with the new snapshot under way, the client hears of its rights and gets no more of it."""
+    """Told that it lagged, and with the new snapshot under way, it hears of its rights and gets no more of that."""
     monkeypatch.setattr(worker.manager, "_outbox_max_bytes", 20_000)
     async with connected(worker, PRINCIPALS["moderator"]) as client:
         client.subscribe(worker.query({}))
