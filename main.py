@@ -25,10 +25,14 @@ from api import (
     Counters,
     ListenRefused,
     LoginThrottle,
+    Background,
+    FileMailer,
+    Mail,
     Passwords,
     Services,
     Settings,
     SettingsRefused,
+    SmtpMailer,
     Tokens,
     load_settings,
     openapi_document,
@@ -37,6 +41,7 @@ from api import (
 )
 from documents import (
     Accounts,
+    Audit,
     ChangeStream,
     Checkpoints,
     Claims,
@@ -52,6 +57,7 @@ from documents import (
     Heartbeat,
     Lists,
     MemoryDatabase,
+    PasswordResets,
     PositionCodec,
     Registry,
     Sessions,
@@ -87,9 +93,15 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             url = await embedded.start()
         database = await open_database(url, settings.database)
         stack.push_async_callback(database.close)
+        background = Background()
+        stack.push_async_callback(background.stop)
         registry = Registry.load(settings.documents)
         await bind_classes(database, registry)
         await install(database, registry, settings.schema_action)
+        audit = Audit(database)
+        await audit.install()
+        password_resets = PasswordResets(database)
+        await password_resets.install()
 
         secret = _secret(settings)
         store = Store(database, registry)
@@ -129,7 +141,17 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             feed=feed,
             manager=manager,
             principals=principals,
+            background=background,
+            mail=_mail(settings, background),
+            audit=audit,
+            password_resets=password_resets,
         )
+
+
+def _mail(settings: Settings, background: Background) -> Mail:
+    server = settings.smtp_server
+    mailer = FileMailer(settings.data_dir / "mail") if server is None else SmtpMailer(server)
+    return Mail(mailer, background, settings.sender)
 
 
 async def _start_feed(
@@ -202,7 +224,7 @@ async def _first_admin(settings: Settings, accounts: Accounts, passwords: Passwo
     if not email:
         if not settings.embedded:
             return
-        email, password = "admin@example.org", secrets.token_urlsafe(12)
+        email, password = "admin@example.org", secrets.token_urlsafe(64)[: max(16, settings.password_min_length)]
         _say(f"First start: an admin was created. Username: admin  Password: {password}  (shown only now)")
     await accounts.register("admin", email, await passwords.hash(password), roles=("user", "admin"))
 

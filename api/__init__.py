@@ -3,6 +3,10 @@
 from api.app import create_app, openapi_document
 from api.callers import CallerOf
 from api.counters import Counters, parse_limits
+from api.background import Background
+from api.mail import Mail
+from api.mail_files import FileMailer
+from api.mail_smtp import SmtpMailer
 from api.passwords import Passwords
 from api.resource_routes import answer_with
 from api.services import Services, ServicesOf
@@ -19,11 +23,15 @@ __all__ = [
     "Counters",
     "ListenRefused",
     "LoginThrottle",
+    "Background",
+    "FileMailer",
+    "Mail",
     "Passwords",
     "Services",
     "ServicesOf",
     "Settings",
     "SettingsRefused",
+    "SmtpMailer",
     "Tokens",
     "answer_with",
     "create_app",

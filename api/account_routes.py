@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import datetime as dt
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, EmailStr, Field
 
-from api import openapi
 from api.addresses import address_of
+from api import letters, openapi
 from api.bodies import JSON, MERGE_PATCH, Body, parse_body, read_json
 from api.callers import SignedInCaller
-from api.passwords import refuse_common
+from api.mail import Letter
+from api.passwords import refuse_common, with_password_limits
 from api.problems import Problem
 from api.services import ServicesOf
 from api.session_routes import NO_STORE
-from api.settings import MAX_PASSWORD, MIN_PASSWORD
-from documents import encode_json, parse_user_id, public_user
+from api.settings import Settings
+from documents import AuditEvent, encode_json, parse_user_id, public_user
 
 router = APIRouter()
 
 Username = Annotated[str, Field(min_length=2, max_length=40, pattern=r"^[\w.\-]+$")]
 Email = Annotated[EmailStr, Field(max_length=254)]
-NewPassword = Annotated[str, Field(min_length=MIN_PASSWORD, max_length=MAX_PASSWORD)]
 
 
 class Registration(Body):
@@ -37,7 +38,7 @@ class Registration(Body):
 
     username: Username
     email: Email
-    password: NewPassword
+    password: Annotated[str, Field(description="Its length is a setting of the server.")]
 
 
 class AccountChange(Body):
@@ -54,7 +55,7 @@ class PasswordChange(Body):
     """A new password, and the one that it replaces."""
 
     current_password: Annotated[str, Field(min_length=1, max_length=1_024)]
-    new_password: NewPassword
+    new_password: Annotated[str, Field(description="Its length is a setting of the server.")]
 
 
 class AccountPublic(BaseModel):
@@ -68,7 +69,17 @@ class AccountPublic(BaseModel):
     created_at: Annotated[dt.datetime, Field(examples=["2026-01-31T12:00:00.000Z"])]
 
 
-MODELS: list[type[BaseModel]] = [Registration, AccountChange, PasswordChange, AccountPublic]
+def models(settings: Settings) -> list[type[BaseModel]]:
+    """The bodies and answers of these routes, as the settings make them."""
+    return [_registration(settings), AccountChange, _password_change(settings), AccountPublic]
+
+
+def _registration(settings: Settings) -> type[Registration]:
+    return with_password_limits(Registration, settings.password_min_length, settings.password_max_length)
+
+
+def _password_change(settings: Settings) -> type[PasswordChange]:
+    return with_password_limits(PasswordChange, settings.password_min_length, settings.password_max_length)
 
 
 @router.post(
@@ -85,12 +96,14 @@ MODELS: list[type[BaseModel]] = [Registration, AccountChange, PasswordChange, Ac
 )
 async def register(request: Request, services: ServicesOf) -> Response:
     content = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
-    body = parse_body(Registration, content)
+    body = parse_body(_registration(services.settings), content)
     if services.settings.registration == "closed":
         raise Problem(403, "Registration is closed on this server.")
     refuse_common(body.password, "body", "password")
     await services.throttle.spend("registration", address_of(request))
     user = await services.accounts.register(body.username, body.email, await services.passwords.hash(body.password))
+    services.note(AuditEvent.REGISTERED, user["_id"], username=user["username"])
+    services.mail.send("welcome", partial(_welcome, user["email"], services.settings.address))
     return Response(encode_json(public_user(user)), status_code=201, media_type=JSON, headers=NO_STORE)
 
 
@@ -144,7 +157,7 @@ async def change_own_account(request: Request, caller: SignedInCaller, services:
 )
 async def change_own_password(request: Request, caller: SignedInCaller, services: ServicesOf) -> Response:
     content = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
-    body = parse_body(PasswordChange, content)
+    body = parse_body(_password_change(services.settings), content)
     refuse_common(body.new_password, "body", "new_password")
     user_id = caller.principal.user_id
     if user_id is None:
@@ -161,8 +174,13 @@ async def change_own_password(request: Request, caller: SignedInCaller, services
     await services.sessions.end_all(user_id, but=kept)
     if not await services.accounts.change_password(user_id, stored, newer):
         raise _wrong()
+    services.note(AuditEvent.PASSWORD_CHANGED, user_id, by=user_id)
     await services.sessions.end_all(user_id, but=kept)
     return Response(status_code=204, headers=NO_STORE)
+
+
+async def _welcome(to: str, address: str) -> Letter:
+    return letters.welcome(to, address)
 
 
 def _gone() -> Problem:

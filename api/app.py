@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
-from api import account_routes, health, openapi, pages, session_routes, user_routes, websocket
+from api import account_routes, health, openapi, pages, password_routes, session_routes, user_routes, websocket
 from api.middleware import Envelope
 from api.negotiation import JSON_ONLY
 from api.problems import install_problems
@@ -54,11 +54,17 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
     router = APIRouter(prefix=PREFIX)
     router.include_router(session_routes.router, dependencies=[JSON_ONLY])
     router.include_router(account_routes.router, dependencies=[JSON_ONLY])
+    router.include_router(password_routes.router, dependencies=[JSON_ONLY])
     users = registry["users"]
     user_forms = forms_of(users)
     router.include_router(user_routes.user_router(users, user_forms, settings))
     router.include_router(websocket.router)
-    models: list[type[BaseModel]] = [*session_routes.MODELS, *account_routes.MODELS, *user_routes.MODELS]
+    models: list[type[BaseModel]] = [
+        *session_routes.MODELS,
+        *account_routes.models(settings),
+        *password_routes.models(settings),
+        *user_routes.MODELS,
+    ]
     models += [user_forms.public, openapi.page_model(users, user_forms)]
     for resource in registry:
         if resource.declared.generic:

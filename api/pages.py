@@ -39,6 +39,12 @@ async def index() -> HTMLResponse:
     return _page("index.html", _PAGE_POLICY)
 
 
+@router.api_route("/reset-password", methods=["GET", "HEAD"])
+async def reset_password() -> HTMLResponse:
+    """Where a mail's link leads: asks for a new password. The token is in the fragment, which is not sent here."""
+    return _page("reset-password.html", _PAGE_POLICY)
+
+
 @router.api_route("/docs", methods=["GET", "HEAD"])
 async def swagger() -> HTMLResponse:
     """Swagger UI."""

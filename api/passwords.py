@@ -6,14 +6,16 @@ import asyncio
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
+from pydantic import BaseModel, Field, create_model
 
 from documents import DocumentRefused, Fault
 
 _T = TypeVar("_T")
+_M = TypeVar("_M", bound=BaseModel)
 
 #: OWASP's smallest recommended parameters for argon2id: 19 MiB, 2 passes, 1 lane.
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
@@ -81,6 +83,19 @@ def refuse_common(password: str, *loc: str) -> None:
     """Raise DocumentRefused, at `loc`, for one of the commonest passwords."""
     if password.casefold() in _COMMON_PASSWORDS:
         raise DocumentRefused([Fault(loc, "this is one of the commonest passwords", "common_password")])
+
+
+@functools.lru_cache
+def with_password_limits(form: type[_M], shortest: int, longest: int) -> type[_M]:
+    """`form` with the lengths of new passwords as they are set, for its field `password` or `new_password`.
+
+    Characters are counted, as NIST SP 800-63B, 5.1.1.2, has it.
+    """
+    limited = Annotated[str, Field(min_length=shortest, max_length=longest)]
+    fields: dict[str, Any] = {
+        name: (limited, info) for name, info in form.model_fields.items() if name in ("password", "new_password")
+    }
+    return create_model(form.__name__, __base__=form, __doc__=form.__doc__, **fields)
 
 
 def _verify(hashed: str, password: str) -> bool:

@@ -27,6 +27,7 @@ from documents import (
     LastAdmin,
     NotFound,
     RefreshRefused,
+    ResetRefused,
     Stale,
     encode_json,
 )
@@ -130,6 +131,9 @@ def problem_of(error: Exception) -> Problem:
         case RefreshRefused():
             detail = "The refresh token is not valid, or its session has ended."
             return Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
+        case ResetRefused():
+            fault = Fault(("body", "token"), str(error), "reset_token")
+            return Problem(422, "The request contains values that are not accepted.", errors=[fault])
         case LastAdmin():
             return Problem(409, f"{str(error)[:1].upper()}{str(error)[1:]}.")
         case Stale():

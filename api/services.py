@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
+from api.background import Background
+from api.mail import Mail
 from api.passwords import Passwords
 from api.settings import Settings
 from api.throttle import LoginThrottle
 from api.tokens import AccessToken, Tokens
-from documents import Accounts, Claims, Database, Exports, Lists, PositionCodec, Principal, Registry, Sessions, Store
+from documents import (
+    Accounts,
+    Audit,
+    AuditEvent,
+    Claims,
+    Database,
+    Exports,
+    Lists,
+    PasswordResets,
+    PositionCodec,
+    Principal,
+    Registry,
+    Sessions,
+    Store,
+    parse_user_id,
+)
 from realtime import ConnectionManager, Feed, Principals
 
 
@@ -36,6 +53,15 @@ class Services:
     feed: Feed
     manager: ConnectionManager
     principals: Principals
+    background: Background
+    mail: Mail
+    audit: Audit
+    password_resets: PasswordResets
+
+    def note(self, event: AuditEvent, user_id: object, *, by: object = None, **details: Any) -> None:
+        """Write an audit entry in the background; see `documents.Audit.record`."""
+        about, author = parse_user_id(str(user_id)), parse_user_id(str(by))
+        self.background.submit("audit", event, lambda: self.audit.record(event, about, by=author, **details))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from api.addresses import address_of
 from api.bodies import FORM, JSON, Body, media_type, parse_body, read_form, read_json
 from api.problems import Problem
 from api.services import Services, ServicesOf
-from documents import Renewal, encode_json
+from documents import AuditEvent, RefreshReused, Renewal, encode_json
 
 router = APIRouter()
 
@@ -111,7 +111,13 @@ async def login(request: Request, services: ServicesOf) -> Response:
     ),
 )
 async def refresh(request: Request, services: ServicesOf) -> Response:
-    return _tokens(services, await services.sessions.refresh(await _token_of(request, services)))
+    token = await _token_of(request, services)
+    try:
+        renewal = await services.sessions.refresh(token)
+    except RefreshReused as error:
+        services.note(AuditEvent.SESSION_REVOKED, error.user_id, reason="a spent refresh token came back")
+        raise
+    return _tokens(services, renewal)
 
 
 @router.post(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_network
+from email.errors import MessageError
+from email.message import EmailMessage
+from email.policy import SMTP
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -14,13 +17,17 @@ from redis.asyncio.connection import parse_url
 
 from api.counters import parse_limits
 
+from api.mail_smtp import SmtpServer, parse_smtp_url
+
 MIN_SECRET_BYTES = 32
-MIN_PASSWORD, MAX_PASSWORD = 8, 128
 EMBEDDED = "embedded"
 IN_MEMORY = "mongomock://"
 
 #: As browsers send it (RFC 6454, 6.2): with a path, or with capitals, none would ever be equal to it.
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
+
+#: Where users find the server, without a slash at its end: what is added to it begins with one.
+_PUBLIC_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*[^\s?#/])?")
 
 #: A comma-separated list in the environment.
 Names = Annotated[tuple[str, ...], NoDecode]
@@ -55,6 +62,11 @@ class Settings(BaseSettings):
     forwarded_allow_ips: Names = ("127.0.0.1",)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     registration: Literal["open", "closed"] = "open"
+    password_min_length: Annotated[int, Field(ge=8, le=64)] = 8
+    password_max_length: Annotated[int, Field(ge=64, le=1_024)] = 128
+    smtp_url: SecretStr = SecretStr("")
+    mail_from: str = ""
+    public_url: str = ""
     access_token_minutes: Annotated[int, Field(ge=1, le=1_440)] = 15
     refresh_token_days: Annotated[int, Field(ge=1, le=365)] = 30
     login_rate_limit: str = "10/minute;100/hour"
@@ -92,6 +104,24 @@ class Settings(BaseSettings):
         """Whether the database is the embedded one."""
         return self.mongodb_url.get_secret_value() == EMBEDDED
 
+    @property
+    def smtp_server(self) -> SmtpServer | None:
+        """Where mail is handed over; None where no server is set. Raises ValueError, which does not repeat the URL."""
+        url = self.smtp_url.get_secret_value()
+        return parse_smtp_url(url) if url else None
+
+    @property
+    def sender(self) -> str:
+        """What stands in the `From` of mails."""
+        user = self.smtp_server.username if self.smtp_server else None
+        return self.mail_from or (user if user and "@" in user else "Headwater <headwater@localhost>")
+
+    @property
+    def address(self) -> str:
+        """The server's address for links in mails. Never taken from a request, whose `Host` anybody can choose."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - replaced, not bound
+        return self.public_url or f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
     def faults(self) -> list[str]:
         """What makes these settings unsafe for their environment, a line each."""
         found: list[str] = []
@@ -100,8 +130,10 @@ class Settings(BaseSettings):
         if self.admin_email and not _is_email(self.admin_email):
             found.append("HEADWATER_ADMIN_EMAIL is not an email address")
         password = self.admin_password.get_secret_value()
-        if password and not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-            found.append(f"HEADWATER_ADMIN_PASSWORD must have from {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+        shortest, longest = self.password_min_length, self.password_max_length
+        if password and not shortest <= len(password) <= longest:
+            found.append(f"HEADWATER_ADMIN_PASSWORD must have from {shortest} to {longest} characters")
+        found += self._mail_faults()
         for origin in self.allowed_origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 found.append(f"HEADWATER_ALLOWED_ORIGINS: {origin!r} is not an origin, such as https://app.example.org")
@@ -121,6 +153,35 @@ class Settings(BaseSettings):
             if "*" in self.allowed_origins:
                 found.append("HEADWATER_ALLOWED_ORIGINS must not contain * in production")
         return found
+
+    def _mail_faults(self) -> list[str]:
+        found: list[str] = []
+        try:
+            _ = self.smtp_server
+        except ValueError as error:
+            found.append(f"HEADWATER_SMTP_URL: {error}")
+        if self.mail_from and not _is_mailbox(self.mail_from):
+            found.append("HEADWATER_MAIL_FROM is not one address, such as Headwater <headwater@example.org>")
+        if self.public_url and not _PUBLIC_URL.fullmatch(self.public_url):
+            found.append(
+                "HEADWATER_PUBLIC_URL is not an address such as https://live.example.org, without a slash at its end"
+            )
+        if self.environment == "production" and self.smtp_url.get_secret_value() and not self.public_url:
+            found.append(
+                "HEADWATER_PUBLIC_URL must be set in production with HEADWATER_SMTP_URL: links in mails begin with it"
+            )
+        return found
+
+
+def _is_mailbox(text: str) -> bool:
+    """Whether `text` can be what `From` holds: one address, with or without a name."""
+    try:
+        message = EmailMessage(policy=SMTP)
+        message["From"] = text
+        addresses = message["From"].addresses
+    except (ValueError, MessageError, IndexError):
+        return False
+    return len(addresses) == 1 and bool(addresses[0].username and addresses[0].domain)
 
 
 def _is_email(text: str) -> bool:

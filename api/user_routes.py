@@ -15,7 +15,7 @@ from api.negotiation import JSON_ONLY
 from api.resource_routes import ResourceRoutes, answer_with, preconditions_of
 from api.services import ServicesOf
 from api.settings import Settings
-from documents import Forms, ResourceClass, parse_user_id
+from documents import AuditEvent, Forms, ResourceClass, parse_user_id
 from documents.models.accounts import Role
 
 
@@ -84,12 +84,14 @@ class _Routes:
                 found = await services.store.merge_patch(self._resource, id, caller.principal, changes, preconditions)
         else:
             found = await services.store.merge_patch(self._resource, id, caller.principal, changes, preconditions)
+        services.note(AuditEvent.USER_CHANGED, id, by=caller.principal.user_id, **changes)
         return answer_with(services, found)
 
     async def delete(self, id: str, request: Request, caller: AdminCaller, services: ServicesOf) -> Response:
         user_id = parse_user_id(id)
         async with services.accounts.keeping_an_admin(user_id):
             position = await services.store.delete(self._resource, id, caller.principal, preconditions_of(request))
+        services.note(AuditEvent.USER_DELETED, user_id, by=caller.principal.user_id)
         if user_id is not None:
             await services.sessions.end_all(user_id)
         return Response(status_code=204, headers={"X-Position": services.positions.encode(position)})

@@ -2,6 +2,7 @@
 
 from documents.access import ANONYMOUS, Access, Principal, anyone, nobody, owner, role, signed_in, where
 from documents.accounts import Account, Accounts, fold, is_alive, parse_user_id, principal_from, public_user
+from documents.audit import Audit, AuditEvent
 from documents.changes import Beat, Change, ChangeKind, Checkpoint, Entry, Reset, ResetReason
 from documents.checkpoints import Checkpoints
 from documents.cursors import CursorCodec
@@ -26,6 +27,8 @@ from documents.errors import (
     NotFound,
     QueryTooSlow,
     RefreshRefused,
+    RefreshReused,
+    ResetRefused,
     Stale,
 )
 from documents.exports import CsvLines, Export, ExportQuery, Exports, Lines, NdjsonLines
@@ -47,6 +50,8 @@ from documents.lists import Count, ListQuery, Lists, Page, Result, words_filter
 from documents.markers import Hidden, ReadOnly, References, SetOnCreate, VisibleTo, current_user
 from documents.memory import MemoryDatabase
 from documents.opening import bind_classes, live_collections, open_database
+from documents.password_resets import LIFETIME as RESET_LIFETIME
+from documents.password_resets import PasswordResets, Reclaim
 from documents.positions import Position, PositionCodec
 from documents.preconditions import NO_PRECONDITIONS, Preconditions, parse_tags
 from documents.public import PublicForm, changed_fields, encode_json, public_id, public_value, rfc3339
@@ -64,10 +69,13 @@ __all__ = [
     "BY_ID",
     "EVERYTHING",
     "NO_PRECONDITIONS",
+    "RESET_LIFETIME",
     "Access",
     "Account",
     "Accounts",
     "Action",
+    "Audit",
+    "AuditEvent",
     "Beat",
     "Change",
     "ChangeKind",
@@ -117,6 +125,7 @@ __all__ = [
     "NdjsonLines",
     "NotFound",
     "Page",
+    "PasswordResets",
     "Position",
     "PositionCodec",
     "Preconditions",
@@ -124,12 +133,15 @@ __all__ = [
     "PublicForm",
     "QueryTooSlow",
     "ReadOnly",
+    "Reclaim",
     "References",
     "RefreshRefused",
+    "RefreshReused",
     "Registry",
     "Renewal",
     "Reset",
     "ResetReason",
+    "ResetRefused",
     "Resource",
     "ResourceClass",
     "Result",

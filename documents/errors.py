@@ -12,6 +12,8 @@
     ├── NotFound                no such document, or none that the caller may read
     ├── Forbidden               the caller may read the document but not do this to it
     ├── RefreshRefused          no refresh token of a session that stands
+    │   └── RefreshReused       one that was spent before, which has ended its session
+    ├── ResetRefused            no token that resets a password, or not any more
     ├── LastAdmin               the change would leave nobody who is an admin
     ├── Stale                   If-Match (or If-None-Match: *) does not hold
     ├── Duplicate               a unique index refuses the value; names the fields
@@ -92,6 +94,24 @@ class Forbidden(DocumentsError):
 
 class RefreshRefused(DocumentsError):
     """The refresh token is not one, or its session has ended."""
+
+
+class RefreshReused(RefreshRefused):
+    """A refresh token came back after it had been exchanged: somebody stole it, or its successor.
+
+    `user_id` (an ObjectId) is whose session has ended by that.
+    """
+
+    def __init__(self, user_id: object) -> None:
+        super().__init__("the refresh token was used before; its session has ended")
+        self.user_id = user_id
+
+
+class ResetRefused(DocumentsError):
+    """The token to reset a password is not one, was used, has expired, or the account has changed since."""
+
+    def __init__(self) -> None:
+        super().__init__("the token is not valid, was used before, or has expired")
 
 
 class LastAdmin(DocumentsError):

@@ -23,7 +23,7 @@ from pymongo.errors import WriteError
 
 from documents.accounts import SESSIONS, USERS, is_alive, principal_from
 from documents.database import Database, Stored, driver_errors
-from documents.errors import Contended, RefreshRefused
+from documents.errors import Contended, RefreshRefused, RefreshReused
 from documents.input import validate_whole
 from documents.resources import Registry, utc_now
 
@@ -114,7 +114,7 @@ class Sessions:
             else:
                 # It bears our seal, so it was good once.
                 await self.end(session_id)
-                raise RefreshRefused("the refresh token is not valid, or its session has ended")
+                raise RefreshReused(principal.user_id)
         raise Contended("the session kept changing; nothing was written")
 
     async def end_by_token(self, token: str) -> None:
