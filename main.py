@@ -22,11 +22,11 @@ import typer
 from api import (
     IN_MEMORY,
     Application,
+    Background,
     Counters,
+    FileMailer,
     ListenRefused,
     LoginThrottle,
-    Background,
-    FileMailer,
     Mail,
     Passwords,
     Services,

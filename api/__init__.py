@@ -1,9 +1,9 @@
 """The HTTP and WebSocket edges. See README.md."""
 
 from api.app import create_app, openapi_document
+from api.background import Background
 from api.callers import CallerOf
 from api.counters import Counters, parse_limits
-from api.background import Background
 from api.mail import Mail
 from api.mail_files import FileMailer
 from api.mail_smtp import SmtpMailer
@@ -19,12 +19,12 @@ from api.tokens import Tokens
 __all__ = [
     "IN_MEMORY",
     "Application",
+    "Background",
     "CallerOf",
     "Counters",
+    "FileMailer",
     "ListenRefused",
     "LoginThrottle",
-    "Background",
-    "FileMailer",
     "Mail",
     "Passwords",
     "Services",

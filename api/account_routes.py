@@ -9,8 +9,8 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, EmailStr, Field
 
-from api.addresses import address_of
 from api import letters, openapi
+from api.addresses import address_of
 from api.bodies import JSON, MERGE_PATCH, Body, parse_body, read_json
 from api.callers import SignedInCaller
 from api.mail import Letter

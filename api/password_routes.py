@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import letters, openapi
+from api.addresses import address_of
 from api.bodies import JSON, Body, parse_body, read_json
 from api.mail import Letter
 from api.passwords import refuse_common, with_password_limits
@@ -54,13 +55,14 @@ def _password_reset(settings: Settings) -> type[PasswordReset]:
         "30 minutes; asking again makes the one before it void. No more than three mails in 30 minutes are sent.",
         204,
         None,
-        *(400, 413, 415, 422, 503),
+        *(400, 413, 415, 422, 429, 503),
         body={JSON: ForgottenPassword},
     ),
 )
 async def forgot_password(request: Request, services: ServicesOf) -> Response:
     content = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
     email = parse_body(ForgottenPassword, content).email
+    await services.throttle.spend("password_mail", address_of(request))
     # All that differs between an address that is known and one that is not happens after the answer.
     services.mail.send("password_reset", partial(_letter, services, email))
     return Response(status_code=204, headers=NO_STORE)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_network
 from email.errors import MessageError
 from email.message import EmailMessage
 from email.policy import SMTP
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -16,7 +16,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
 from api.counters import parse_limits
-
 from api.mail_smtp import SmtpServer, parse_smtp_url
 
 MIN_SECRET_BYTES = 32

@@ -58,7 +58,12 @@ def smtp_server(port: int) -> Iterator[Mailbox]:
     """An SMTP server on the loopback while the block runs."""
     mailbox = Mailbox()
     controller = Controller(
-        mailbox, hostname="127.0.0.1", port=port, authenticator=mailbox.sign_in, auth_require_tls=False, auth_exclude_mechanism=["LOGIN"]
+        mailbox,
+        hostname="127.0.0.1",
+        port=port,
+        authenticator=mailbox.sign_in,
+        auth_require_tls=False,
+        auth_exclude_mechanism=["LOGIN"],
     )
     controller.start()
     try:
