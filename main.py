@@ -41,10 +41,12 @@ from api import (
 )
 from documents import (
     Accounts,
+    ApiKeys,
     Audit,
     ChangeStream,
     Checkpoints,
     Claims,
+    Credentials,
     CursorCodec,
     Database,
     DatabaseAway,
@@ -120,7 +122,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         lists = Lists(database, store, CursorCodec(secret))
         snapshots = Snapshots(feed, lists)
         manager = ConnectionManager(feed, views, snapshots, positions, outbox_max_bytes=settings.outbox_max_bytes)
-        principals = Principals(accounts, manager)
+        principals = Principals(Credentials(database, registry), manager)
         feed.add_listener(principals.on_entry)
         manager.start()
         stack.push_async_callback(manager.stop)
@@ -133,6 +135,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             claims=claims,
             exports=Exports(database, store),
             accounts=accounts,
+            api_keys=ApiKeys(store, secret),
             sessions=Sessions(database, registry, secret, dt.timedelta(days=settings.refresh_token_days)),
             passwords=passwords,
             throttle=LoginThrottle(counters, parse_limits(settings.login_rate_limit)),

@@ -6,20 +6,20 @@ import datetime as dt
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, EmailStr, Field
 
 from api import letters, openapi
 from api.addresses import address_of
 from api.bodies import JSON, MERGE_PATCH, Body, parse_body, read_json
-from api.callers import SignedInCaller
+from api.callers import SessionCaller, without_key
 from api.mail import Letter
 from api.passwords import refuse_common, with_password_limits
 from api.problems import Problem
 from api.services import ServicesOf
 from api.session_routes import NO_STORE
 from api.settings import Settings
-from documents import AuditEvent, encode_json, parse_user_id, public_user
+from documents import AuditEvent, encode_json, public_user
 
 router = APIRouter()
 
@@ -84,6 +84,7 @@ def _password_change(settings: Settings) -> type[PasswordChange]:
 
 @router.post(
     "/auth/register",
+    dependencies=[Depends(without_key)],
     **openapi.operation(
         "register",
         "Register",
@@ -110,9 +111,9 @@ async def register(request: Request, services: ServicesOf) -> Response:
 @router.head("/users/me", include_in_schema=False)
 @router.get(
     "/users/me",
-    **openapi.operation("get_own_account", "Your own account", "", 200, AccountPublic, 401, 503),
+    **openapi.by_session(openapi.operation("get_own_account", "Your own account", "", 200, AccountPublic, 401, 503)),
 )
-async def own_account(caller: SignedInCaller, services: ServicesOf) -> Response:
+async def own_account(caller: SessionCaller, services: ServicesOf) -> Response:
     account = await services.accounts.user(caller.principal)
     if account is None:
         raise _gone()
@@ -121,17 +122,19 @@ async def own_account(caller: SignedInCaller, services: ServicesOf) -> Response:
 
 @router.patch(
     "/users/me",
-    **openapi.operation(
-        "change_own_account",
-        "Change your own account",
-        "The username and the email address, each unique without regard to case.",
-        200,
-        AccountPublic,
-        *(400, 401, 409, 413, 415, 422, 503),
-        body={MERGE_PATCH: AccountChange, JSON: AccountChange},
+    **openapi.by_session(
+        openapi.operation(
+            "change_own_account",
+            "Change your own account",
+            "The username and the email address, each unique without regard to case.",
+            200,
+            AccountPublic,
+            *(400, 401, 409, 413, 415, 422, 503),
+            body={MERGE_PATCH: AccountChange, JSON: AccountChange},
+        )
     ),
 )
-async def change_own_account(request: Request, caller: SignedInCaller, services: ServicesOf) -> Response:
+async def change_own_account(request: Request, caller: SessionCaller, services: ServicesOf) -> Response:
     content = await read_json(request, (MERGE_PATCH, JSON), max_bytes=services.settings.max_body_bytes)
     changes = parse_body(AccountChange, content).model_dump(exclude_unset=True)
     if not changes:
@@ -145,31 +148,32 @@ async def change_own_account(request: Request, caller: SignedInCaller, services:
 
 @router.post(
     "/users/me/password",
-    **openapi.operation(
-        "change_own_password",
-        "Set a new password",
-        "Needs the current one, and ends all other sessions of the account.",
-        204,
-        None,
-        *(400, 401, 403, 413, 415, 422, 429, 503),
-        body={JSON: PasswordChange},
+    **openapi.by_session(
+        openapi.operation(
+            "change_own_password",
+            "Set a new password",
+            "Needs the current one, and ends all other sessions of the account.",
+            204,
+            None,
+            *(400, 401, 403, 413, 415, 422, 429, 503),
+            body={JSON: PasswordChange},
+        )
     ),
 )
-async def change_own_password(request: Request, caller: SignedInCaller, services: ServicesOf) -> Response:
+async def change_own_password(request: Request, caller: SessionCaller, services: ServicesOf) -> Response:
     content = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
     body = parse_body(_password_change(services.settings), content)
     refuse_common(body.new_password, "body", "new_password")
     user_id = caller.principal.user_id
     if user_id is None:
         raise _gone()
-    session_id = caller.token.session_id if caller.token is not None else str(user_id)
-    async with services.throttle.confirmation(session_id) as attempt:
+    kept = None if caller.credential is None else caller.credential.id
+    async with services.throttle.confirmation(str(kept or user_id)) as attempt:
         stored = await services.accounts.password_hash(user_id)
         if not await services.passwords.verify(stored, body.current_password) or stored is None:
             await attempt.failed()
             raise _wrong()
     newer = await services.passwords.hash(body.new_password)
-    kept = parse_user_id(caller.token.session_id) if caller.token is not None else None
     # Before, so that nothing is changed if it fails; and after, for those that the old password started meanwhile.
     await services.sessions.end_all(user_id, but=kept)
     if not await services.accounts.change_password(user_id, stored, newer):

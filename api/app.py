@@ -9,7 +9,17 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
-from api import account_routes, health, openapi, pages, password_routes, session_routes, user_routes, websocket
+from api import (
+    account_routes,
+    health,
+    key_routes,
+    openapi,
+    pages,
+    password_routes,
+    session_routes,
+    user_routes,
+    websocket,
+)
 from api.middleware import Envelope
 from api.negotiation import JSON_ONLY
 from api.problems import install_problems
@@ -58,6 +68,9 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
     users = registry["users"]
     user_forms = forms_of(users)
     router.include_router(user_routes.user_router(users, user_forms, settings))
+    keys = registry["api_keys"]
+    key_forms = forms_of(keys)
+    router.include_router(key_routes.key_router(keys, key_forms, settings))
     router.include_router(websocket.router)
     models: list[type[BaseModel]] = [
         *session_routes.MODELS,
@@ -66,6 +79,8 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
         *user_routes.MODELS,
     ]
     models += [user_forms.public, openapi.page_model(users, user_forms)]
+    models += [key_forms.create, key_forms.public, openapi.page_model(keys, key_forms)]
+    models += [key_routes.issued_model(key_forms)]
     for resource in registry:
         if resource.declared.generic:
             forms = forms_of(resource)
@@ -84,7 +99,7 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
             allow_origins=list(settings.allowed_origins),
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=[
-                *("Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"),
+                *("Authorization", "X-API-Key", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"),
                 *("Idempotency-Key", "X-API-Version"),
             ],
             expose_headers=[

@@ -1,4 +1,7 @@
-"""Who is calling: bearer tokens (RFC 6750) to principals."""
+"""Who is calling: access tokens (RFC 6750) and API keys to principals.
+
+Credentials stand in headers. What stands in a query string ends up in logs and histories, so there it is refused.
+"""
 
 from __future__ import annotations
 
@@ -10,44 +13,78 @@ from fastapi.requests import HTTPConnection
 from api.problems import Problem
 from api.services import Caller, Services, services_of
 from api.tokens import TokenRefused
-from documents import ANONYMOUS
+from documents import ANONYMOUS, Credential
+
+API_KEY_HEADER = "X-API-Key"
+#: Query parameters in which clients put credentials.
+_IN_THE_QUERY = frozenset({"token", "access_token", "api_key", "ticket"})
 
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="headwater"'}
 _INVALID = {"WWW-Authenticate": 'Bearer realm="headwater", error="invalid_token"'}
 
 
 async def caller_of_token(services: Services, token: str) -> Caller:
-    """The caller that a token speaks for. Raises a 401 Problem for one that does not, or no longer."""
+    """The caller that an access token speaks for. Raises a 401 Problem for one that does not, or no longer."""
     try:
         access = services.tokens.read(token)
     except TokenRefused:
         raise Problem(401, "The access token is not valid, or it has expired.", headers=_INVALID) from None
-    principal = await services.principals.resolve(access.user_id, access.session_id)
-    if principal is None:
-        raise session_ended()
-    return Caller(principal, access)
+    credential = Credential.of_session(access.user_id, access.session_id)
+    standing = None if credential is None else await services.principals.resolve(credential)
+    if standing is None:
+        raise credential_ended()
+    return Caller(standing.principal, credential, access.expires_at)
 
 
-def session_ended() -> Problem:
-    """The answer to a token that is right, but whose session or user is gone."""
+async def caller_of_key(services: Services, key: str) -> Caller:
+    """The caller that an API key speaks for. Raises a 401 Problem for one that does not, or no longer."""
+    credential = services.api_keys.credential_of(key)
+    if credential is None:
+        raise Problem(401, "The API key is not valid.", headers=_CHALLENGE)
+    standing = await services.principals.resolve(credential)
+    if standing is None:
+        detail = "The API key has expired or was deleted, or its owner may no longer sign in."
+        raise Problem(401, detail, headers=_CHALLENGE)
+    return Caller(standing.principal, credential, standing.ends_at)
+
+
+def credential_ended() -> Problem:
+    """The answer to a credential that is right, but whose session, key or user is gone."""
     return Problem(401, "The session has ended, or the account may no longer sign in.", headers=_INVALID)
 
 
+def credentials_in_query(connection: HTTPConnection) -> frozenset[str]:
+    """The query parameters in which a client has put a credential, whatever it made of them (`ticket[$ne]`)."""
+    return _IN_THE_QUERY.intersection(name.partition("[")[0] for name in connection.query_params)
+
+
 async def caller_of(connection: HTTPConnection) -> Caller:
-    """The caller of an HTTP request or WebSocket handshake; anonymous without an `Authorization` header."""
-    header = connection.headers.get("authorization")
-    if header is None:
-        return Caller(ANONYMOUS, None)
-    scheme, _, token = header.partition(" ")
+    """The caller of an HTTP request; anonymous without credentials. Raises a 401 Problem."""
+    if misplaced := credentials_in_query(connection):
+        detail = f"Credentials are not accepted in the query string (`{min(misplaced)}`); send a header."
+        raise Problem(401, detail, headers=_CHALLENGE)
+    return await caller_of_headers(connection)
+
+
+async def caller_of_headers(connection: HTTPConnection) -> Caller:
+    """The caller that a request or a WebSocket handshake names in its headers. Raises a 401 Problem."""
+    tokens, keys = connection.headers.getlist("authorization"), connection.headers.getlist(API_KEY_HEADER)
+    if not tokens and not keys:
+        return Caller(ANONYMOUS)
+    if len(tokens) + len(keys) > 1:
+        raise Problem(401, f"Send one Authorization or one {API_KEY_HEADER} header, not several.", headers=_INVALID)
+    services = services_of(connection)
+    if keys:
+        return await caller_of_key(services, keys[0])
+    scheme, _, token = tokens[0].partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Problem(401, "The Authorization header must be `Bearer` and an access token.", headers=_INVALID)
-    return await caller_of_token(services_of(connection), token.strip())
+    return await caller_of_token(services, token.strip())
 
 
 async def signed_in(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
     """The caller; 401 for an anonymous one."""
-    if not caller.principal.signed_in:
-        raise Problem(401, "Sign in first.", headers=_CHALLENGE)
+    challenge_unless_signed_in(caller)
     return caller
 
 
@@ -55,7 +92,29 @@ CallerOf = Annotated[Caller, Depends(caller_of)]
 SignedInCaller = Annotated[Caller, Depends(signed_in)]
 
 
-async def _admin(caller: SignedInCaller) -> Caller:
+async def by_session(caller: SignedInCaller) -> Caller:
+    """The caller; 403 for one with an API key, which is not good for accounts, keys and passwords."""
+    if caller.credential is not None and caller.credential.is_key:
+        raise key_refused()
+    return caller
+
+
+async def without_key(connection: HTTPConnection) -> None:
+    """403 for a request with an API key where nobody needs to be signed in: it may not be meant to have an effect."""
+    if API_KEY_HEADER in connection.headers:
+        raise key_refused()
+
+
+def key_refused() -> Problem:
+    """The answer to an API key where only a person may act."""
+    detail = "An API key is not good for accounts, keys and passwords. Sign in, and send the access token."
+    return Problem(403, detail)
+
+
+SessionCaller = Annotated[Caller, Depends(by_session)]
+
+
+async def _admin(caller: SessionCaller) -> Caller:
     if "admin" not in caller.principal.roles:
         raise Problem(403, "Only an admin may do this.")
     return caller

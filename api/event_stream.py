@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from api.callers import session_ended
+from api.callers import credential_ended
 from api.queries import LiveRequest, parse_live, query_items
 from api.services import Caller, Services
 from documents import InvalidInput, Position, ResourceClass
@@ -57,16 +57,16 @@ class EventStream(Response):
         manager = self._services.manager
         connection = manager.connect(self._caller.principal)
         try:
-            if (token := self._caller.token) is not None:
-                connection.session_id = token.session_id
-                connection.watch_expiry(token.expires_at)
+            if (credential := self._caller.credential) is not None:
+                connection.credential = credential
+                connection.watch_expiry(self._caller.expires_at)
                 # A sign-out or a change of rights may have passed by since the request was authenticated. From here on
                 # the manager would tell this connection of it.
-                principal = await self._services.principals.resolve(token.user_id, token.session_id)
-                if principal is None:
-                    raise session_ended()
-                if principal != connection.principal:
-                    manager.rename(connection, principal)
+                standing = await self._services.principals.resolve(credential)
+                if standing is None:
+                    raise credential_ended()
+                if standing.principal != connection.principal:
+                    manager.rename(connection, standing.principal)
             connection.subscribe(self._request())
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             writing = asyncio.create_task(_write(connection, send))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import letters, openapi
 from api.addresses import address_of
 from api.bodies import JSON, Body, parse_body, read_json
+from api.callers import without_key
 from api.mail import Letter
 from api.passwords import refuse_common, with_password_limits
 from api.services import Services, ServicesOf
@@ -18,7 +19,7 @@ from api.session_routes import NO_STORE
 from api.settings import Settings
 from documents import RESET_LIFETIME, AuditEvent, ResetRefused
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(without_key)])
 
 
 class ForgottenPassword(Body):
@@ -55,7 +56,7 @@ def _password_reset(settings: Settings) -> type[PasswordReset]:
         "30 minutes; asking again makes the one before it void. No more than three mails in 30 minutes are sent.",
         204,
         None,
-        *(400, 413, 415, 422, 429, 503),
+        *(400, 403, 413, 415, 422, 429, 503),
         body={JSON: ForgottenPassword},
     ),
 )
@@ -85,7 +86,7 @@ async def _letter(services: Services, email: str) -> Letter | None:
         "made. Ends all sessions of the account.",
         204,
         None,
-        *(400, 413, 415, 422, 503),
+        *(400, 403, 413, 415, 422, 503),
         body={JSON: PasswordReset},
     ),
 )

@@ -29,6 +29,7 @@ from documents import (
     RefreshRefused,
     ResetRefused,
     Stale,
+    TooMany,
     encode_json,
 )
 
@@ -135,6 +136,8 @@ def problem_of(error: Exception) -> Problem:
             fault = Fault(("body", "token"), str(error), "reset_token")
             return Problem(422, "The request contains values that are not accepted.", errors=[fault])
         case LastAdmin():
+            return Problem(409, f"{str(error)[:1].upper()}{str(error)[1:]}.")
+        case TooMany():
             return Problem(409, f"{str(error)[:1].upper()}{str(error)[1:]}.")
         case Stale():
             return Problem(412, f"{str(error)[:1].upper()}{str(error)[1:]}.")

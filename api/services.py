@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
@@ -13,12 +14,14 @@ from api.mail import Mail
 from api.passwords import Passwords
 from api.settings import Settings
 from api.throttle import LoginThrottle
-from api.tokens import AccessToken, Tokens
+from api.tokens import Tokens
 from documents import (
     Accounts,
+    ApiKeys,
     Audit,
     AuditEvent,
     Claims,
+    Credential,
     Database,
     Exports,
     Lists,
@@ -45,6 +48,7 @@ class Services:
     claims: Claims
     exports: Exports
     accounts: Accounts
+    api_keys: ApiKeys
     sessions: Sessions
     passwords: Passwords
     throttle: LoginThrottle
@@ -66,10 +70,11 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request, and the token that says so (None for anonymous callers)."""
+    """Who makes a request, the session or key that says so (None for anonymous callers), and until when it does."""
 
     principal: Principal
-    token: AccessToken | None
+    credential: Credential | None = None
+    expires_at: dt.datetime | None = None
 
 
 def services_of(connection: HTTPConnection) -> Services:

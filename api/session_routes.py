@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import openapi
 from api.addresses import address_of
 from api.bodies import FORM, JSON, Body, media_type, parse_body, read_form, read_json
+from api.callers import without_key
 from api.problems import Problem
 from api.services import Services, ServicesOf
 from documents import AuditEvent, RefreshReused, Renewal, encode_json
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(without_key)])
 
 #: RFC 6749, 5.1: answers that hold tokens are not stored by anybody on the way.
 NO_STORE = {"Cache-Control": "no-store"}
@@ -64,7 +65,7 @@ MODELS: list[type[BaseModel]] = [Login, LoginForm, RefreshToken, TokenAnswer]
         "password form, so that *Authorize* in these pages works.",
         200,
         TokenAnswer,
-        *(400, 401, 413, 415, 422, 429, 503),
+        *(400, 401, 403, 413, 415, 422, 429, 503),
         body={JSON: Login, FORM: LoginForm},
     ),
 )
@@ -106,7 +107,7 @@ async def login(request: Request, services: ServicesOf) -> Response:
         "same successor; one that comes back later ends the session with all its tokens.",
         200,
         TokenAnswer,
-        *(400, 401, 413, 415, 422, 503),
+        *(400, 401, 403, 413, 415, 422, 503),
         body={JSON: RefreshToken},
     ),
 )
@@ -129,7 +130,7 @@ async def refresh(request: Request, services: ServicesOf) -> Response:
         "same for a token that is not known.",
         204,
         None,
-        *(400, 413, 415, 422, 503),
+        *(400, 403, 413, 415, 422, 503),
         body={JSON: RefreshToken},
     ),
 )

@@ -57,16 +57,16 @@ def user_router(resource: ResourceClass, forms: Forms, settings: Settings) -> AP
         routes.change,
         methods=["PATCH"],
         dependencies=[JSON_ONLY],
-        **_with_409(docs.patch_with(UserChange, changing)),
+        **_for_admins(docs.patch_with(UserChange, changing)),
     )
-    router.add_api_route(_ONE, routes.delete, methods=["DELETE"], **_with_409(docs.delete()))
+    router.add_api_route(_ONE, routes.delete, methods=["DELETE"], **_for_admins(docs.delete()))
     return router
 
 
-def _with_409(documented: dict[str, Any]) -> dict[str, Any]:
+def _for_admins(documented: dict[str, Any]) -> dict[str, Any]:
     conflict = openapi.error_answers(409)
     conflict[409]["description"] = "It is the last admin who can sign in."
-    return documented | {"responses": documented["responses"] | conflict}
+    return openapi.by_session(documented | {"responses": documented["responses"] | conflict})
 
 
 class _Routes:
@@ -94,4 +94,5 @@ class _Routes:
         services.note(AuditEvent.USER_DELETED, user_id, by=caller.principal.user_id)
         if user_id is not None:
             await services.sessions.end_all(user_id)
+            await services.api_keys.delete_all(user_id)
         return Response(status_code=204, headers={"X-Position": services.positions.encode(position)})

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from starlette.websockets import WebSocketState
 
-from api.callers import caller_of, caller_of_token
+from api.callers import caller_of_headers, caller_of_key, caller_of_token, credentials_in_query
 from api.problems import Problem
 from api.queries import select_fields
 from api.services import Caller, Services, services_of
@@ -32,7 +32,6 @@ logger = logging.getLogger("headwater.websocket")
 router = APIRouter()
 
 FLUSH_SECONDS = 2.0
-_TOKEN_PARAMETERS = frozenset({"token", "access_token", "api_key", "ticket"})
 
 
 class _Close(Exception):
@@ -59,11 +58,11 @@ async def live(websocket: WebSocket) -> None:
     try:
         if offered and protocol.SUBPROTOCOL not in offered:
             raise _Close(CloseCode.UNKNOWN_SUBPROTOCOL)
-        if _TOKEN_PARAMETERS & websocket.query_params.keys():
+        if credentials_in_query(websocket):
             # Query strings end up in logs; long-lived tokens do not belong there.
             raise _Close(CloseCode.AUTHENTICATION_FAILED)
         try:
-            caller = await caller_of(websocket)
+            caller = await caller_of_headers(websocket)
         except Problem:
             raise _Close(CloseCode.AUTHENTICATION_FAILED) from None
         except DatabaseAway:
@@ -101,9 +100,9 @@ class _Socket:
         self._services = services
         self._connection = services.manager.connect(caller.principal)
         self._allowance = _Allowance()
-        if caller.token is not None:
-            self._connection.session_id = caller.token.session_id
-            self._connection.watch_expiry(caller.token.expires_at)
+        if caller.credential is not None:
+            self._connection.credential = caller.credential
+            self._connection.watch_expiry(caller.expires_at)
 
     async def run(self) -> None:
         """Run until the client leaves or the connection is to be closed; raises _Close with the code."""
@@ -183,21 +182,24 @@ class _Socket:
 
     async def _authenticate(self, message: protocol.Auth) -> None:
         try:
-            caller = await caller_of_token(self._services, message.token)
+            if message.api_key:
+                caller = await caller_of_key(self._services, message.api_key)
+            else:
+                caller = await caller_of_token(self._services, message.token)
         except Problem:
             raise _Close(CloseCode.AUTHENTICATION_FAILED) from None
         except DatabaseAway:
             raise _Close(CloseCode.SERVICE_RESTART) from None
         present = self._connection.principal
-        token = caller.token
-        if token is None or (present.signed_in and present.user_id != caller.principal.user_id):
+        if caller.credential is None or (present.signed_in and present.user_id != caller.principal.user_id):
             raise _Close(CloseCode.AUTHENTICATION_FAILED)
         principal = caller.principal
         user = protocol.User(
             id=str(principal.user_id), username=principal.username or "", roles=sorted(principal.roles)
         )
-        self._connection.send_message(protocol.Authenticated(user=user, expires_at=rfc3339(token.expires_at)))
-        self._connection.authenticate(principal, token.expires_at, token.session_id)
+        expires_at = None if caller.expires_at is None else rfc3339(caller.expires_at)
+        self._connection.send_message(protocol.Authenticated(user=user, expires_at=expires_at))
+        self._connection.authenticate(principal, caller.credential, caller.expires_at)
 
     def _subscribe(self, message: protocol.Subscribe) -> None:
         resource = self._services.registry.get(message.resource)

@@ -1,10 +1,22 @@
 """The state: document classes, access rules, filters, schema, store, and the change stream. See README.md."""
 
 from documents.access import ANONYMOUS, Access, Principal, anyone, nobody, owner, role, signed_in, where
-from documents.accounts import Account, Accounts, fold, is_alive, parse_user_id, principal_from, public_user
+from documents.accounts import (
+    SESSIONS,
+    USERS,
+    Account,
+    Accounts,
+    fold,
+    is_alive,
+    parse_user_id,
+    principal_from,
+    public_user,
+)
+from documents.api_keys import ApiKeys
 from documents.audit import Audit, AuditEvent
 from documents.changes import Beat, Change, ChangeKind, Checkpoint, Entry, Reset, ResetReason
 from documents.checkpoints import Checkpoints
+from documents.credentials import API_KEYS, Credential, Credentials, Standing, Terms
 from documents.cursors import CursorCodec
 from documents.database import Database, MongoDatabase, Stored
 from documents.demo import Demo
@@ -30,6 +42,7 @@ from documents.errors import (
     RefreshReused,
     ResetRefused,
     Stale,
+    TooMany,
 )
 from documents.exports import CsvLines, Export, ExportQuery, Exports, Lines, NdjsonLines
 from documents.filters import (
@@ -55,7 +68,7 @@ from documents.password_resets import PasswordResets, Reclaim
 from documents.positions import Position, PositionCodec
 from documents.preconditions import NO_PRECONDITIONS, Preconditions, parse_tags
 from documents.public import PublicForm, changed_fields, encode_json, public_id, public_value, rfc3339
-from documents.resources import BOOKKEEPING, LiveDocument, Registry, Resource, ResourceClass
+from documents.resources import BOOKKEEPING, LiveDocument, Registry, Resource, ResourceClass, utc_now
 from documents.schema import Action, install, install_one, json_schema
 from documents.sessions import Renewal, Sessions
 from documents.shapes import Fields
@@ -65,15 +78,19 @@ from documents.tailer import ChangeStream
 
 __all__ = [
     "ANONYMOUS",
+    "API_KEYS",
     "BOOKKEEPING",
     "BY_ID",
     "EVERYTHING",
     "NO_PRECONDITIONS",
     "RESET_LIFETIME",
+    "SESSIONS",
+    "USERS",
     "Access",
     "Account",
     "Accounts",
     "Action",
+    "ApiKeys",
     "Audit",
     "AuditEvent",
     "Beat",
@@ -86,6 +103,8 @@ __all__ = [
     "Claims",
     "Contended",
     "Count",
+    "Credential",
+    "Credentials",
     "CsvLines",
     "CursorCodec",
     "Database",
@@ -150,8 +169,11 @@ __all__ = [
     "Sort",
     "SortKey",
     "Stale",
+    "Standing",
     "Store",
     "Stored",
+    "Terms",
+    "TooMany",
     "VisibleTo",
     "allotted_id",
     "anyone",
@@ -186,6 +208,7 @@ __all__ = [
     "role",
     "signed_in",
     "sort_documents",
+    "utc_now",
     "where",
     "words_filter",
 ]

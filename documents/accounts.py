@@ -217,14 +217,6 @@ class Accounts:
         with driver_errors():
             return await self._database.latest(USERS).find_one({"roles": "admin"}) is not None
 
-    async def principal(self, user_id: ObjectId, session_id: ObjectId) -> Principal | None:
-        """Who a token speaks for, from the database: None when the user or the session is gone or has ended."""
-        with driver_errors():
-            session = await self._database.latest(SESSIONS).find_one({"_id": session_id, "user_id": user_id})
-            if not is_alive(session):
-                return None
-            return principal_from(await self._database.latest(USERS).find_one({"_id": user_id}))
-
 
 def is_alive(session: Mapping[str, Any] | None) -> bool:
     """Whether a stored session still stands. (Its natural end is the end of its tokens, and needs no check.)"""

@@ -15,6 +15,7 @@
     │   └── RefreshReused       one that was spent before, which has ended its session
     ├── ResetRefused            no token that resets a password, or not any more
     ├── LastAdmin               the change would leave nobody who is an admin
+    ├── TooMany                 the caller has as many of these as anybody may have
     ├── Stale                   If-Match (or If-None-Match: *) does not hold
     ├── Duplicate               a unique index refuses the value; names the fields
     ├── KeyHeld                 another attempt at the request holds its idempotency key
@@ -116,6 +117,10 @@ class ResetRefused(DocumentsError):
 
 class LastAdmin(DocumentsError):
     """The change would leave the database without an admin who can sign in."""
+
+
+class TooMany(DocumentsError):
+    """The caller has as many of these as anybody may have."""
 
 
 class Stale(DocumentsError):

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from beanie import Document
 from pydantic import ConfigDict, Field
@@ -39,14 +39,15 @@ class Resource:
     """How a document class is served.
 
     `access` are its rules. `search` names the string fields that `search=` looks in. With `generic=False` the class
-    has no routes of its own (users, sessions); it can still be subscribed to when `live` is true. `examples` are
-    complete create bodies for the OpenAPI document.
+    has no routes of its own (users, sessions); it can still be subscribed to when `live` is true. `scopes` are what an
+    API key can be good for here. `examples` are complete create bodies for the OpenAPI document.
     """
 
     access: Access = field(default_factory=Access)
     search: tuple[str, ...] = ()
     generic: bool = True
     live: bool = True
+    scopes: tuple[Literal["read", "write"], ...] = ("read", "write")
     examples: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -192,6 +193,10 @@ class Registry:
                 other = self._by_name[resource.name].label
                 raise DeclarationError(f"{resource.label} and {other} both use the collection {resource.name!r}")
             self._by_name[resource.name] = resource
+        self.scopes = frozenset(
+            f"{resource.name}:{scope}" for resource in self._by_name.values() for scope in resource.declared.scopes
+        )
+        """All scopes that an API key can have."""
 
     @classmethod
     def load(cls, modules: Iterable[str]) -> Registry:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from documents import (
+    Credential,
     DatabaseAway,
     Position,
     PositionCodec,
     Principal,
     Sort,
+    Standing,
     rfc3339,
 )
 from realtime import protocol
@@ -35,8 +37,11 @@ MAX_WAITING_PINGS = 100
 EXPIRY_WARNING = dt.timedelta(seconds=60)
 RECHECK_SECONDS = 1.0
 
-#: Who a (user id, session id) is now, None when they may no longer sign in. Raises DatabaseAway.
-Resolve = Callable[[str, str], Awaitable[Principal | None]]
+#: No connection lasts longer, and no timer needs to.
+_LONGEST = dt.timedelta(days=365)
+
+#: Whom a credential speaks for now, None when it no longer does. Raises DatabaseAway.
+Resolve = Callable[[Credential], Awaitable[Standing | None]]
 
 
 class Refused(Exception):
@@ -71,7 +76,7 @@ class Connection:
         self.outbox = Outbox(max_bytes)
         self.subscriptions: dict[str, Subscription] = {}
         self.closing: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
-        self.session_id: str | None = None
+        self.credential: Credential | None = None
         self._manager = manager
         self._timers: list[asyncio.TimerHandle] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -142,11 +147,11 @@ class Connection:
             self.close(CloseCode.SLOW_CONSUMER)
             await asyncio.Event().wait()  # until this connection's tasks are ended
 
-    def authenticate(self, principal: Principal, expires_at: dt.datetime, session_id: str | None = None) -> None:
-        """Take on a user, or renew the token of the present one. The caller has checked that this is allowed."""
+    def authenticate(self, principal: Principal, credential: Credential, expires_at: dt.datetime | None) -> None:
+        """Take on a user, or another credential of the present one. The caller has checked that this is allowed."""
         rights_changed = principal.rights != self.principal.rights
         self._manager.rename(self, principal)
-        self.session_id = session_id
+        self.credential = credential
         self.watch_expiry(expires_at)
         if rights_changed:
             self.move(principal)
@@ -157,12 +162,18 @@ class Connection:
         for subscription in self.subscriptions.values():
             subscription.move(principal)
 
-    def watch_expiry(self, expires_at: dt.datetime) -> None:
-        """Warn before the token ends, and close when it does. A later call replaces an earlier one."""
+    def watch_expiry(self, expires_at: dt.datetime | None) -> None:
+        """Warn before the token or key ends, and close when it does (None: never).
+
+        A later call replaces an earlier one.
+        """
         for timer in self._timers:
             timer.cancel()
-        loop = asyncio.get_running_loop()
-        left = (expires_at - dt.datetime.now(dt.UTC)).total_seconds()
+        self._timers = []
+        remaining = _LONGEST if expires_at is None else expires_at - dt.datetime.now(dt.UTC)
+        if remaining >= _LONGEST:
+            return
+        loop, left = asyncio.get_running_loop(), remaining.total_seconds()
         warning = EXPIRY_WARNING.total_seconds()
         seconds = max(0, round(min(left, warning)))
         self._timers = [
@@ -252,19 +263,24 @@ class Connection:
             self._spawn(self._rechecked(resolve))
 
     async def _rechecked(self, resolve: Resolve) -> None:
-        if self.session_id is None:
+        credential = self.credential
+        if credential is None:
             self.close(CloseCode.SERVICE_RESTART)
             return
         try:
-            principal = await resolve(str(self.principal.user_id), self.session_id)
+            standing = await resolve(credential)
         except DatabaseAway:
             await asyncio.sleep(RECHECK_SECONDS)
             self.recheck(resolve)
             return
-        if principal is None:
+        if credential != self.credential:  # the client has sent another one meanwhile, which was looked up then
+            return
+        if standing is None:
             self.close(CloseCode.FORBIDDEN)
-        else:
-            self.move(principal.within(self.principal.scopes))
+            return
+        self.move(standing.principal)
+        if credential.is_key:
+            self.watch_expiry(standing.ends_at)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

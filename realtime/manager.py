@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from documents import ANONYMOUS, Change, Entry, Position, PositionCodec, Principal, Reset
+from documents import ANONYMOUS, Change, Entry, Position, PositionCodec, Principal, Reset, Terms
 from realtime import protocol
 from realtime.connections import Connection, Resolve, SubscribeRequest
 from realtime.feed import Feed
@@ -152,16 +152,19 @@ class ConnectionManager:
 
     def user_changed(self, user_id: object, principal: Principal | None, position: Position) -> None:
         """A user's rights are now those of `principal` (None: the user may no longer sign in), as of `position`."""
-        self._rights_changed[user_id] = position
-        if len(self._rights_changed) > MAX_RIGHTS_CHANGES:
-            # Positions below the floor of the history cannot be resumed from in any case.
-            floor = self.feed.history.floor
-            self._rights_changed = {user: at for user, at in self._rights_changed.items() if at >= floor}
+        self._note_rights_change(user_id, position)
         for connection in list(self._by_user.get(user_id, ())):
             if principal is None:
                 connection.close(CloseCode.FORBIDDEN)
             else:
                 connection.move(principal.within(connection.principal.scopes))
+
+    def _note_rights_change(self, user_id: object, position: Position) -> None:
+        self._rights_changed[user_id] = position
+        if len(self._rights_changed) > MAX_RIGHTS_CHANGES:
+            # Positions below the floor of the history cannot be resumed from in any case.
+            floor = self.feed.history.floor
+            self._rights_changed = {user: at for user, at in self._rights_changed.items() if at >= floor}
 
     def rights_unknown(self, position: Position, resolve: Resolve) -> None:
         """Any user's rights may have changed, as of `position`."""
@@ -169,11 +172,19 @@ class ConnectionManager:
         for connection in list(self._connections):
             connection.recheck(resolve)
 
-    def session_ended(self, session_id: str) -> None:
-        """A session was ended: close its connections."""
+    def credential_changed(self, collection: str, id: object, terms: Terms | None, position: Position) -> None:
+        """A session or key is now good for `terms` (None: it has ended), as of `position`."""
         for connection in list(self._connections):
-            if connection.session_id == session_id:
+            credential = connection.credential
+            if credential is None or (credential.collection, credential.id) != (collection, id):
+                continue
+            if terms is None:
                 connection.close(CloseCode.FORBIDDEN)
+                continue
+            self._note_rights_change(credential.user_id, position)
+            connection.move(connection.principal.within(terms.scopes))
+            if credential.is_key:
+                connection.watch_expiry(terms.ends_at)
 
     def recoverable(self, request: SubscribeRequest, view: str, principal: Principal) -> Position | None:
         """The position to resume after; None when what was missed cannot be told exactly. All or nothing."""

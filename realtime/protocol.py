@@ -10,7 +10,8 @@ from __future__ import annotations
 import enum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 SUBPROTOCOL = "headwater.v1"
 HEARTBEAT_SECONDS = 25
@@ -82,10 +83,20 @@ SubscriptionId = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class Auth(_Message):
-    """Sign in, or renew the token of an open connection: the same user, or the socket closes."""
+    """Sign in, or renew what an open connection signed in with: the same user, or the socket closes.
+
+    Has either an access token or an API key; the other one is empty.
+    """
 
     type: Literal["auth"]
-    token: Annotated[str, Field(min_length=1, max_length=8_192)]
+    token: Annotated[str, Field(min_length=1, max_length=8_192)] = ""
+    api_key: Annotated[str, Field(min_length=1, max_length=512)] = ""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Auth:
+        if bool(self.token) is bool(self.api_key):
+            raise PydanticCustomError("one_of", "either `token` or `api_key` is expected")
+        return self
 
 
 class Since(_Message):
@@ -178,11 +189,11 @@ class Welcome(_Message):
 
 
 class Authenticated(_Message):
-    """Answers `auth`."""
+    """Answers `auth`. `expires_at` is None for a key that does not expire."""
 
     type: Literal["authenticated"] = "authenticated"
     user: User
-    expires_at: str
+    expires_at: str | None
 
 
 class Subscribed(_Message):

@@ -25,7 +25,17 @@ from websockets.sync.client import ClientConnection as Socket
 
 #: Fields of requests and messages that hold secrets.
 _SECRET_FIELDS = frozenset(
-    {"password", "new_password", "current_password", "refresh_token", "access_token", "token", "ticket", "key"}
+    {
+        "password",
+        "new_password",
+        "current_password",
+        "refresh_token",
+        "access_token",
+        "token",
+        "ticket",
+        "key",
+        "api_key",
+    }
 )
 _SECRET_FIELDS_OF_ANSWERS = {
     "/auth/login": ("access_token", "refresh_token"),

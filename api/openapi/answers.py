@@ -14,7 +14,7 @@ REF = "#/components/schemas/{model}"
 
 _TEXTS = {
     400: "The body is not valid JSON, or the request asks for another version of the API.",
-    401: "The access token is missing, not valid, or expired.",
+    401: "The access token or API key is missing, not valid, or expired.",
     403: "The caller may see the document, but not do this.",
     404: "There is no such document for this caller.",
     406: "The request accepts no form of the answer that there is.",
@@ -75,6 +75,14 @@ def operation(
         "openapi_extra": {"requestBody": {"required": True, "content": content(body)}} if body else None,
         "response_model": None,
     }
+
+
+def by_session(documented: dict[str, Any]) -> dict[str, Any]:
+    """An operation that needs an access token: an API key is answered with 403."""
+    refused = error_answers(403)
+    refused[403]["description"] = "An API key is not good for this."
+    extra = (documented.get("openapi_extra") or {}) | {"security": [{"bearer": []}, {"password": []}]}
+    return documented | {"responses": refused | documented["responses"], "openapi_extra": extra}
 
 
 def header_parameter(name: str, description: str) -> dict[str, Any]:

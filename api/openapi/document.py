@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from api.callers import API_KEY_HEADER
 from api.openapi.answers import REF, error_answers, header_parameter
 from api.problems import ProblemDetails
 from api.versions import HEADER, version_of
@@ -38,10 +39,11 @@ def install_openapi(app: FastAPI, models: list[type[BaseModel]], token_url: str)
             components["schemas"] = components.get("schemas", {}) | definitions.get("$defs", {})
             components["securitySchemes"] = {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": API_KEY_HEADER},
                 "password": {"type": "oauth2", "flows": {"password": {"tokenUrl": token_url, "scopes": {}}}},
             }
             # Anonymous callers see what the rules give them, so a token is an option and not a demand.
-            document["security"] = [{}, {"bearer": []}, {"password": []}]
+            document["security"] = [{}, {"bearer": []}, {"password": []}, {"apiKey": []}]
             _add_version(document["paths"])
             app.openapi_schema = document
         return app.openapi_schema

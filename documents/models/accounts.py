@@ -58,6 +58,7 @@ class User(LiveDocument):
     resource = Resource(
         access=Access(read=signed_in, update=role("admin"), delete=role("admin")),
         generic=False,
+        scopes=("read",),
     )
 
 
@@ -90,7 +91,7 @@ class Session(LiveDocument):
             IndexModel([("ends_at", 1)], name="expire_after_end", expireAfterSeconds=0),
         ]
 
-    resource = Resource(access=Access(read=owner("user_id") | role("admin")), generic=False)
+    resource = Resource(access=Access(read=owner("user_id") | role("admin")), generic=False, scopes=())
 
 
 class ApiKey(LiveDocument):
@@ -98,7 +99,9 @@ class ApiKey(LiveDocument):
 
     name: Annotated[str, Field(min_length=1, max_length=80, description="What the key is for.")]
     user_id: Annotated[PydanticObjectId, References("users"), ReadOnly()]
-    scopes: Annotated[list[str], Field(description="What the key is good for, such as `posts:read`.")] = []
+    scopes: Annotated[
+        list[str], Field(min_length=1, max_length=200, description="What the key is good for, such as `posts:read`.")
+    ]
     expires_at: Annotated[dt.datetime | None, Field(description="When the key stops working.")] = None
     key_hash: Annotated[str, Hidden(), Field(description="SHA-256 of the key; the key itself is not stored.")]
 
@@ -109,4 +112,10 @@ class ApiKey(LiveDocument):
             IndexModel([("user_id", 1)], name="by_user"),
         ]
 
-    resource = Resource(access=Access(read=owner("user_id") | role("admin")), generic=False)
+    # Keys are made in `documents.api_keys`, and never changed: a program that needs other rights gets another key.
+    resource = Resource(
+        access=Access(read=owner("user_id") | role("admin"), delete=owner("user_id") | role("admin")),
+        generic=False,
+        scopes=(),
+        examples=({"name": "Nightly report", "scopes": ["posts:read"], "expires_at": "2030-01-01T00:00:00.000Z"},),
+    )

@@ -42,6 +42,12 @@ def environment(settings: Mapping[str, str], *paths: Path) -> dict[str, str]:
     return kept | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, *paths)))} | dict(settings)
 
 
+def credentials(token: str | None, key: str | bytes | None = None) -> dict[str, Any]:
+    """The headers that carry an access token or an API key."""
+    headers: dict[str, Any] = {"Authorization": f"Bearer {token}"} if token else {}
+    return headers if key is None else headers | {"X-API-Key": key}
+
+
 @dataclass
 class Server:
     """One `python main.py` on a port of the loopback, its output in a file."""
@@ -63,9 +69,9 @@ class Server:
         """What the process has printed so far."""
         return self.log_path.read_text()
 
-    def client(self, token: str | None = None, **options: Any) -> httpx.Client:
-        """A client of `/api/v1`, closed with the server."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+    def client(self, token: str | None = None, *, key: str | bytes | None = None, **options: Any) -> httpx.Client:
+        """A client of `/api/v1` with an access token or an API key, closed with the server."""
+        headers = credentials(token, key)
         client = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=30, **options)
         self.clients.append(client)
         return client
@@ -207,19 +213,21 @@ class Live:
 
 
 @contextlib.contextmanager
-def live(server: Server, token: str | None = None, *, query: str = "", **options: Any) -> Iterator[Live]:
+def live(server: Server, token: str | None = None, **options: Any) -> Iterator[Live]:
     """An open connection, past its `welcome`."""
-    with opened(server, token, query=query, **options) as connection:
+    with opened(server, token, **options) as connection:
         assert connection.receive()["type"] == "welcome"
         yield connection
 
 
 @contextlib.contextmanager
-def opened(server: Server, token: str | None = None, *, query: str = "", **options: Any) -> Iterator[Live]:
+def opened(
+    server: Server, token: str | None = None, *, key: str | None = None, query: str = "", **options: Any
+) -> Iterator[Live]:
     """A connection whose handshake is done."""
-    SECRECY.learn(token)
+    SECRECY.learn(token, key)
     options.setdefault("subprotocols", ["headwater.v1"])
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = credentials(token, key)
     url = f"ws://127.0.0.1:{server.port}/api/v1/ws{query}"
     with connect(url, additional_headers=headers, proxy=None, **options) as socket:
         yield Live(socket)

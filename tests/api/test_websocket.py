@@ -205,7 +205,14 @@ def test_session_that_ends(server: Server, mongo: Mongo) -> None:
         ('{"type":"unsubscribe","id":"1"}', "unknown_subscription", "1", "there is no subscription"),
         ('{"type":"ping"}', "bad_message", None, "id"),
         ('{"type":"ping","id":"1","position":"x"}', "bad_position", "1", "position"),
-        ('{"type":"auth"}', "bad_message", None, "token"),
+        ('{"type":"auth"}', "bad_message", None, "message: either `token` or `api_key`"),
+        ('{"type":"auth","token":"a","api_key":"b"}', "bad_message", None, "message: either `token` or `api_key`"),
+        ('{"type":"auth","token":"a","api_key":""}', "bad_message", None, "api_key"),
+        ('{"type":"auth","token":null}', "bad_message", None, "token"),
+        ('{"type":"auth","api_key":{"$ne":""}}', "bad_message", None, "api_key"),
+        ('{"type":"auth","api_key":["hw_a"]}', "bad_message", None, "api_key"),
+        ('{"type":"auth","api_key":null}', "bad_message", None, "api_key"),
+        ('{"type":"auth","ticket":"a"}', "bad_message", None, "ticket"),
     ],
 )
 def test_message_that_is_not_accepted(server: Server, text: str, code: str, id: str | None, place: str) -> None:

@@ -11,6 +11,8 @@ from bson import ObjectId
 
 from documents import (
     Accounts,
+    Credential,
+    Credentials,
     DocumentRefused,
     Duplicate,
     LastAdmin,
@@ -86,29 +88,33 @@ async def test_finding_by_name_and_address(accounts: Accounts) -> None:
         assert await accounts.find(login) is None
 
 
-async def test_a_principal_needs_its_user_and_session(accounts: Accounts, world: World) -> None:
-    """Gone when the session is ended or another's, and when the user is deactivated or deleted."""
+async def test_a_session_needs_its_user(accounts: Accounts, world: World) -> None:
+    """It speaks for nobody when it is ended or another's, and when the user is deactivated or deleted."""
     user = await accounts.register("ann", "ann@example.org", "hash", roles=("user", "admin"))
     sessions_of = Sessions(world.database, world.registry, b"hush", dt.timedelta(days=1))
     session = (await sessions_of.start(user["_id"])).session_id
-    principal = await accounts.principal(user["_id"], session)
-    assert principal is not None
-    assert principal.roles == {"user", "admin"}
+    credentials = Credentials(world.database, world.registry)
+    credential = Credential("sessions", session, user["_id"])
+    standing = await credentials.standing(credential)
+    assert standing is not None
+    assert (standing.principal.roles, standing.principal.scopes) == (frozenset({"user", "admin"}), None)
+    assert standing.ends_at is None
     assert await accounts.has_admin()
-    assert await accounts.principal(user["_id"], ObjectId()) is None
-    assert await accounts.principal(ObjectId(), session) is None
+    assert await credentials.standing(Credential("sessions", ObjectId(), user["_id"])) is None
+    assert await credentials.standing(Credential("sessions", session, ObjectId())) is None
+    assert await credentials.standing(Credential("api_keys", session, user["_id"], "hash")) is None
     users, sessions = world.database.raw["users"], world.database.raw["sessions"]
     await users.update_one({}, {"$set": {"is_active": False}})
-    assert await accounts.principal(user["_id"], session) is None
+    assert await credentials.standing(credential) is None
     found = await accounts.find("ann")
     assert found is not None
     assert not found.is_active
     await users.update_one({}, {"$set": {"is_active": True}})
     await sessions.update_one({}, {"$set": {"ended_at": END}})
-    assert await accounts.principal(user["_id"], session) is None
+    assert await credentials.standing(credential) is None
     await sessions.update_one({}, {"$unset": {"ended_at": 1}})
     await users.delete_many({})
-    assert await accounts.principal(user["_id"], session) is None
+    assert await credentials.standing(credential) is None
 
 
 async def test_processes_that_remove_admins_at_once(contract: World) -> None:

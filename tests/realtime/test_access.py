@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
-from documents import ANONYMOUS, Position, Principal
+from documents import ANONYMOUS, Credential, Position, Principal, Standing
 from realtime import Connection, Refused
 from realtime.protocol import CloseCode, ErrorCode, ResetReason
 from tests.realtime.steps import Stepper
@@ -269,30 +269,34 @@ async def test_rights_change_while_they_are_read(worker: Worker) -> None:
     session = ObjectId()
     await worker.raw.sessions.insert_one({"_id": session, "user_id": OTHER, "ends_at": dt.datetime.now(dt.UTC)})
     await worker.caught_up()
-    accounts = worker.principals._accounts
-    read = accounts.principal
+    credentials = worker.principals._credentials
+    read = credentials.standing
     reads = 0
 
-    async def overtaken(user_id: ObjectId, session_id: ObjectId) -> Principal | None:
+    async def overtaken(credential: Credential) -> Standing | None:
         nonlocal reads
         reads += 1
-        principal = await read(user_id, session_id)
+        standing = await read(credential)
         if reads == 1:
             await promote("moderator")(worker)
             await worker.caught_up()
-        return principal
+        return standing
 
-    accounts.principal = overtaken  # type: ignore[method-assign]
-    found = await worker.principals.resolve(str(OTHER), str(session))
+    credentials.standing = overtaken  # type: ignore[method-assign]
+    credential = Credential.of_session(str(OTHER), str(session))
+    assert credential is not None
+    found = await worker.principals.resolve(credential)
     assert found is not None
-    assert found.roles == {"user", "moderator"}
+    assert found.principal.roles == {"user", "moderator"}
     assert reads == 2
-    assert await worker.principals.resolve(str(OTHER).upper(), str(session)) == found
+    spelled = Credential.of_session(str(OTHER).upper(), str(session))
+    assert spelled == credential
+    assert await worker.principals.resolve(spelled) == found
     assert reads == 2  # from the cache, however the token spells it
     await worker.raw.sessions.update_one({"_id": session}, {"$set": {"ended_at": dt.datetime.now(dt.UTC)}})
     await worker.caught_up()
-    assert await worker.principals.resolve(str(OTHER), str(session)) is None
-    assert await worker.principals.resolve("nobody", "nothing") is None
+    assert await worker.principals.resolve(credential) is None
+    assert Credential.of_session("nobody", "nothing") is None
 
 
 async def test_users_collection_reset(worker: Worker) -> None:
@@ -300,7 +304,7 @@ async def test_users_collection_reset(worker: Worker) -> None:
     session = ObjectId()
     await worker.raw.sessions.insert_one({"_id": session, "user_id": MODERATOR, "ends_at": dt.datetime.now(dt.UTC)})
     async with connected(worker, PRINCIPALS["moderator"]) as client, connected(worker) as anonymous:
-        client.connection.session_id = str(session)
+        client.connection.credential = Credential("sessions", session, MODERATOR)
         client.subscribe(worker.query({}))
         await client.received("ready")
         await worker.raw.command("collMod", "users", changeStreamPreAndPostImages={"enabled": False})

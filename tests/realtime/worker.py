@@ -20,9 +20,9 @@ from documents import (
     ANONYMOUS,
     BOOKKEEPING,
     BY_ID,
-    Accounts,
     Change,
     ChangeStream,
+    Credentials,
     CursorCodec,
     Entry,
     Heartbeat,
@@ -116,7 +116,7 @@ class Worker:
         self.manager = ConnectionManager(
             self.feed, self.views, self.snapshots, self.positions, outbox_max_bytes=outbox_max_bytes
         )
-        self.principals = Principals(Accounts(database, registry), self.manager)
+        self.principals = Principals(Credentials(database, registry), self.manager)
         #: Every change of every live collection since the start, as the feed brought it.
         self.changes: list[Change] = []
 
