@@ -43,7 +43,12 @@ _B = TypeVar("_B", bound=BaseModel)
 
 async def read_json(request: Request, accepted: tuple[str, ...], *, max_bytes: int) -> Any:
     """The decoded JSON body. Answers 415, 413 or 400 otherwise, and 422 as `decode_json` raises it."""
-    text = await _read_text(request, accepted, max_bytes)
+    return await decode_body(await _read(request, accepted, max_bytes))
+
+
+async def decode_body(content: bytes) -> Any:
+    """`content` decoded as JSON. Answers 400 otherwise, and 422 as `decode_json` raises it."""
+    text = _text_of(content)
     try:
         return await asyncio.to_thread(decode_json, text, "body") if len(text) > _LARGE else decode_json(text, "body")
     except json.JSONDecodeError as error:
@@ -53,7 +58,7 @@ async def read_json(request: Request, accepted: tuple[str, ...], *, max_bytes: i
 
 async def read_form(request: Request, accepted: tuple[str, ...], *, max_bytes: int) -> dict[str, str]:
     """The fields of a form (URL-encoded). Answers 415, 413 or 400 otherwise, and 422 for a field that occurs twice."""
-    text = await _read_text(request, accepted, max_bytes)
+    text = _text_of(await _read(request, accepted, max_bytes))
     try:
         pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_FORM_FIELDS)
     except UnicodeDecodeError:
@@ -80,23 +85,37 @@ def parse_body(model: type[_B], content: object) -> _B:
         raise DocumentRefused(faults) from None
 
 
-async def _read_text(request: Request, accepted: tuple[str, ...], max_bytes: int) -> str:
-    """The body as text. One that declares too great a length is refused unread; otherwise bytes are counted while they
-    arrive."""
+def check_media_type(request: Request, accepted: tuple[str, ...]) -> None:
+    """Answer 415 to a body of another type."""
     if media_type(request) not in accepted:
         raise Problem(
             415,
             f"The body must be {' or '.join(accepted)}.",
             headers={"Accept-Patch" if request.method == "PATCH" else "Accept": ", ".join(accepted)},
         )
+
+
+def check_length(request: Request, max_bytes: int) -> None:
+    """Answer 413 to a body that declares too great a length."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
+
+
+async def _read(request: Request, accepted: tuple[str, ...], max_bytes: int) -> bytes:
+    """The body. One that declares too great a length is refused unread; otherwise bytes are counted while they
+    arrive."""
+    check_media_type(request, accepted)
+    check_length(request, max_bytes)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
+    return bytes(body)
+
+
+def _text_of(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError as error:

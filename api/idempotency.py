@@ -15,7 +15,18 @@ from fastapi import Request, Response
 from api.callers import challenge_unless_signed_in
 from api.problems import Problem, problem_of
 from api.services import Caller, Services
-from documents import Claim, DocumentsError, InvalidInput, KeptAnswer, NotFound, Principal
+from documents import (
+    Claim,
+    DocumentsError,
+    Duplicate,
+    Forbidden,
+    Found,
+    InvalidInput,
+    KeptAnswer,
+    NotFound,
+    Principal,
+    ResourceClass,
+)
 
 logger = logging.getLogger("headwater.api")
 
@@ -103,6 +114,40 @@ async def once(
     except DocumentsError as error:
         logger.warning("%s %s: the answer could not be kept: %s", request.method, request.scope["path"], error)
     return response
+
+
+async def create_once(
+    resource: ResourceClass,
+    caller: Caller,
+    services: Services,
+    body: Any,
+    document_id: Any = None,
+    *,
+    repeated: bool = False,
+) -> Found:
+    """Create a document under `document_id`, or find the one that an earlier attempt has created under it.
+
+    `repeated` says that there may have been one. Without a `document_id`, create one under a new id.
+    """
+    store, principal = services.store, caller.principal
+    if repeated:
+        with contextlib.suppress(NotFound):
+            return await store.get(resource, str(document_id), principal)
+    try:
+        return await store.create(resource, principal, body, document_id=document_id)
+    except Forbidden:
+        challenge_unless_signed_in(caller)
+        raise
+    except Duplicate as duplicate:
+        # The earlier document has all unique values of this one, so the fields that are named prove nothing.
+        if document_id is None:
+            raise
+        try:
+            return await store.get(resource, str(document_id), principal)
+        except NotFound:
+            if "id" in duplicate.fields:
+                raise gone() from None
+            raise duplicate from None
 
 
 def key_of(request: Request) -> str | None:

@@ -63,6 +63,11 @@ def _accepts_json(request: Request) -> None:
     negotiate(request.headers.getlist("accept"), (JSON,))
 
 
+def _accepts_ndjson(request: Request) -> None:
+    negotiate(request.headers.getlist("accept"), (NDJSON,))
+
+
 #: For routes whose answers are JSON: 406 to a client that will not have it, before anything is done. Errors are
 #: problems whatever `Accept` says.
 JSON_ONLY = Depends(_accepts_json)
+NDJSON_ONLY = Depends(_accepts_ndjson)

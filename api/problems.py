@@ -101,8 +101,8 @@ class Problem(Exception):
         self.headers = dict(headers or {})
 
 
-def problem_response(problem: Problem, *, path: str, request_id: str) -> Response:
-    """The HTTP answer of a problem."""
+def problem_content(problem: Problem, *, path: str, request_id: str) -> dict[str, Any]:
+    """The JSON object that a problem is (RFC 9457, 3)."""
     content: dict[str, Any] = {
         "type": "about:blank",
         "title": _TITLES.get(problem.status) or HTTPStatus(problem.status).phrase,
@@ -114,6 +114,12 @@ def problem_response(problem: Problem, *, path: str, request_id: str) -> Respons
     }
     if problem.errors:
         content["errors"] = [{"loc": list(f.loc), "msg": f.msg, "type": f.type} for f in problem.errors]
+    return content
+
+
+def problem_response(problem: Problem, *, path: str, request_id: str) -> Response:
+    """The HTTP answer of a problem."""
+    content = problem_content(problem, path=path, request_id=request_id)
     headers = {"Cache-Control": "no-store", **problem.headers}
     return Response(encode_json(content), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
 

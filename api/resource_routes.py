@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 from email.utils import format_datetime
 from typing import Any
@@ -15,17 +14,16 @@ from api.bodies import JSON, MERGE_PATCH, read_json
 from api.callers import CallerOf, challenge_unless_signed_in
 from api.event_stream import live_list
 from api.exports import export_list
-from api.idempotency import Attempt, gone, once
-from api.negotiation import COMMON_HEADERS, JSON_ONLY, LIST_TYPES, negotiate
+from api.idempotency import Attempt, create_once, once
+from api.imports import import_lines
+from api.negotiation import COMMON_HEADERS, JSON_ONLY, LIST_TYPES, NDJSON_ONLY, negotiate
 from api.queries import ListRequest, parse_list, query_items
-from api.services import Caller, Services, ServicesOf
+from api.services import Services, ServicesOf
 from api.settings import Settings
 from documents import (
-    Duplicate,
     Forbidden,
     Forms,
     Found,
-    NotFound,
     Page,
     Position,
     Preconditions,
@@ -44,6 +42,9 @@ def resource_router(resource: ResourceClass, forms: Forms, settings: Settings) -
     router.add_api_route("", routes.list, methods=["GET"], **docs.list_page())
     router.add_api_route("", routes.list, methods=["HEAD"], include_in_schema=False)
     router.add_api_route("", routes.create, methods=["POST"], dependencies=[JSON_ONLY], **docs.create())
+    router.add_api_route(
+        "/import", routes.import_lines, methods=["POST"], dependencies=[NDJSON_ONLY], **docs.import_lines()
+    )
     router.add_api_route("/{id}", routes.get, methods=["GET"], dependencies=[JSON_ONLY], **docs.get())
     router.add_api_route("/{id}", routes.get, methods=["HEAD"], dependencies=[JSON_ONLY], include_in_schema=False)
     router.add_api_route("/{id}", routes.replace, methods=["PUT"], dependencies=[JSON_ONLY], **docs.replace())
@@ -87,35 +88,16 @@ class ResourceRoutes:
             return answer_with(services, found, status=201, headers={"Location": location})
 
         async def run(attempt: Attempt) -> Response:
-            return answer(await self._create(caller, services, body, attempt))
+            id, repeated = attempt.document_id, attempt.is_repeated
+            return answer(await create_once(self._resource, caller, services, body, id, repeated=repeated))
 
         async def again(document_id: Any) -> Response:
             return answer(await services.store.get(self._resource, str(document_id), caller.principal))
 
         return await once(request, caller, services, body, run, allot=lambda: allotted_id(self._resource), again=again)
 
-    async def _create(self, caller: Caller, services: Services, body: Any, attempt: Attempt) -> Found:
-        """Create a document, or find the one that an earlier attempt under the same key has created."""
-        store, principal, id = services.store, caller.principal, attempt.document_id
-        if attempt.is_repeated:
-            with contextlib.suppress(NotFound):
-                return await store.get(self._resource, str(id), principal)
-        try:
-            return await store.create(self._resource, principal, body, document_id=id)
-        except Forbidden:
-            challenge_unless_signed_in(caller)
-            raise
-        except Duplicate as duplicate:
-            # Of two attempts at once, which a claim that ran out allows, the other one was faster.
-            # Its document may share other unique values with this one, so the fields that are named prove nothing.
-            if id is None:
-                raise
-            try:
-                return await store.get(self._resource, str(id), principal)
-            except NotFound:
-                if "id" in duplicate.fields:
-                    raise gone() from None
-                raise duplicate from None
+    async def import_lines(self, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
+        return await import_lines(request, self._resource, caller, services)
 
     async def get(self, id: str, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
         preconditions = preconditions_of(request)

@@ -70,6 +70,7 @@ class Settings(BaseSettings):
     refresh_token_days: Annotated[int, Field(ge=1, le=365)] = 30
     login_rate_limit: str = "10/minute;100/hour"
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
+    max_upload_bytes: Annotated[int, Field(ge=1_024)] = 104_857_600
     page_size_max: Annotated[int, Field(ge=1, le=10_000)] = 100
     history_events: Annotated[int, Field(ge=100)] = 50_000
     history_max_bytes: Annotated[int, Field(ge=1_048_576)] = 67_108_864

@@ -58,7 +58,7 @@ from documents.filters import (
 from documents.forms import Forms, forms_of
 from documents.heartbeat import Heartbeat
 from documents.idempotency import Claim, Claims, KeptAnswer
-from documents.ids import allotted_id, parse_id
+from documents.ids import allotted_id, parse_id, repeatable_ids
 from documents.lists import Count, ListQuery, Lists, Page, Result, words_filter
 from documents.markers import Hidden, ReadOnly, References, SetOnCreate, VisibleTo, current_user
 from documents.memory import MemoryDatabase
@@ -204,6 +204,7 @@ __all__ = [
     "public_id",
     "public_user",
     "public_value",
+    "repeatable_ids",
     "rfc3339",
     "role",
     "signed_in",

@@ -115,7 +115,8 @@ class Claims:
             if stored["state"] == _DONE:
                 return _answer_of(stored)
             if stored["state"] == _RUNNING:
-                left = stored["claimed_at"] + HELD - now
+                # Of another worker, whose clock may be ahead of this one's.
+                left = min(HELD, stored["claimed_at"] + HELD - now)
                 if left > dt.timedelta(0):
                     raise KeyHeld("a request with this key is being carried out", left)
                 if not repeatable:
@@ -129,6 +130,29 @@ class Claims:
                 )
             if result.matched_count:
                 return _claim_of(stored | taken | {"attempt": stored["attempt"] + 1})
+        raise Contended("the key kept changing hands; nothing was written")
+
+    async def seed(self, id: str) -> ObjectId:
+        """The seed of a key whose request creates documents under ids that follow from it. Raises Contended.
+
+        It holds nothing: attempts at once, and repeated ones, find each other's documents by their ids.
+        """
+        collection = self._database.latest(COLLECTION)
+        for _ in range(_ATTEMPTS):
+            now = utc_now()
+            seed = ObjectId()
+            new = {"_id": id, "seed": seed, "claimed_at": now, "expires_at": now + KEPT}
+            try:
+                with driver_errors():
+                    await collection.insert_one(new)
+                return seed
+            except Duplicate:
+                pass
+            with driver_errors():
+                stored = await collection.find_one({"_id": id})
+                if stored is not None and stored["expires_at"] > now:
+                    return ObjectId(stored["seed"])
+                await collection.delete_one({"_id": id, "expires_at": {"$lte": now}})
         raise Contended("the key kept changing hands; nothing was written")
 
     async def finish(self, claim: Claim, answer: KeptAnswer) -> None:

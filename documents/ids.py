@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from bson import ObjectId
@@ -28,6 +30,22 @@ def allotted_id(resource: ResourceClass) -> Any:
     if made is None:
         return resource.document_class.model_fields["id"].get_default(call_default_factory=True)
     return made
+
+
+def repeatable_ids(resource: ResourceClass, seed: ObjectId) -> Callable[[int, bytes], Any] | None:
+    """Ids that follow from `seed`, the number of a line (below 2^24) and its content; ordered as the lines are.
+
+    None where the class makes its own. Raises InvalidInput where the client must choose them.
+    """
+
+    def id_of(line: int, content: bytes) -> Any:
+        place = (line % 2**24).to_bytes(3, "big")
+        digest = hashlib.sha256(seed.binary + place + content).digest()
+        # Four bytes of time in front, as in every ObjectId.
+        made = ObjectId(seed.binary[:4] + place + digest[:5])
+        return _fitting(resource, made, uuid.UUID(bytes=digest[:16], version=4))
+
+    return None if new_id(resource) is None else id_of
 
 
 def _fitting(resource: ResourceClass, object_id: ObjectId, other: uuid.UUID) -> Any:

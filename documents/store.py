@@ -88,6 +88,12 @@ class Store:
                 raise NotFound(f"there is no document {id_text} in {resource.name}")
             return self.found(resource, principal, stored, self.database.position(session))
 
+    @staticmethod
+    def check_create(resource: ResourceClass, principal: Principal) -> None:
+        """Raise Forbidden when `principal` may create no document of `resource`, whatever it is."""
+        if resource.rule("create", principal)[0] == NOTHING:
+            raise Forbidden(f"you may not create this in {resource.name}")
+
     async def create(
         self, resource: ResourceClass, principal: Principal, body: Any, *, document_id: Any = None
     ) -> Found:
@@ -95,9 +101,8 @@ class Store:
 
         Raises DocumentRefused, Forbidden, and Duplicate when a unique index (the id included) has the value already.
         """
-        if resource.rule("create", principal)[0] == NOTHING:
-            # Whatever the document is; so the body's faults are not this caller's concern.
-            raise Forbidden(f"you may not create this in {resource.name}")
+        # First, because the body's faults are not the concern of somebody who may create nothing.
+        self.check_create(resource, principal)
         values = self._parse(resource, principal, body)
         if document_id is None:
             document_id = new_id(resource)

@@ -22,7 +22,7 @@ from api.openapi.answers import (
 )
 from api.openapi.models import page_model
 from api.settings import Settings
-from documents import Forms, ResourceClass
+from documents import Forms, ResourceClass, encode_json
 
 
 class Operations:
@@ -147,6 +147,34 @@ class Operations:
             parameters=[IDEMPOTENCY_KEY],
             requestBody=self._body(self._forms.create, JSON),
         ) | {"status_code": 201}
+
+    def import_lines(self) -> dict[str, Any]:
+        """`POST /{name}/import`."""
+        lines = [encode_json(example).decode() for example in self._resource.declared.examples[:1]] or ["{}"]
+        result = '{"line":1,"status":201,"id":"6b02c1e9c1e9111478612819"}\n'
+        answers: dict[int | str, dict[str, Any]] = {
+            200: {
+                "description": (
+                    "A line for each line of the body that is not blank, in order: its number, counted from 1, and "
+                    "`status` 201 with the document's `id`, or another status with the problem as `error`. The import "
+                    "ends early, with a last line that says why, at 401, 5xx, and when the whole is too large."
+                ),
+                "content": {NDJSON: {"schema": {"type": "string"}, "example": result}},
+            },
+            **error_answers(401, 403, 406, 413, 415, 422, 503),
+        }
+        body = {NDJSON: {"schema": {"type": "string"}, "example": "".join(f"{line}\n" for line in lines)}}
+        return self._operation(
+            "import",
+            f"Create many of {self._name}",
+            "Creates a document for each line of the body, by the same rules as one alone. A line that is refused does "
+            "not stop the others. Read the results while you send: what waits for you is bounded. With "
+            "`Idempotency-Key` an import that was broken off may be sent again; lines at the same place with the same "
+            "content create nothing twice.",
+            answers,
+            parameters=[IDEMPOTENCY_KEY],
+            requestBody={"required": True, "content": body},
+        )
 
     def get(self) -> dict[str, Any]:
         """`GET /{name}/{id}`."""

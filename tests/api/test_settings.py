@@ -71,6 +71,7 @@ def test_file(load: Callable[..., Settings], tmp_path: Path) -> None:
         ("registration", "maybe"),
         ("access_token_minutes", "0"),
         ("max_body_bytes", "10"),
+        ("max_upload_bytes", "10"),
         ("page_size_max", "0"),
         ("history_events", "1"),
         ("history_max_bytes", "1"),
