@@ -41,6 +41,7 @@ from api import (
 )
 from documents import (
     Accounts,
+    Aggregates,
     ApiKeys,
     Audit,
     ChangeStream,
@@ -55,6 +56,7 @@ from documents import (
     Demo,
     DocumentsError,
     EmbeddedDatabase,
+    Expansions,
     Exports,
     Heartbeat,
     Lists,
@@ -134,6 +136,8 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             lists=lists,
             claims=claims,
             exports=Exports(database, store),
+            expansions=Expansions(database, store),
+            aggregates=Aggregates(database),
             accounts=accounts,
             api_keys=ApiKeys(store, secret),
             sessions=Sessions(database, registry, secret, dt.timedelta(days=settings.refresh_token_days)),

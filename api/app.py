@@ -86,6 +86,7 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
             forms = forms_of(resource)
             router.include_router(resource_router(resource, forms, settings))
             models += [forms.create, forms.update, forms.public, openapi.page_model(resource, forms)]
+            models += openapi.aggregate_models(resource)
     for other in (router, *more):
         app.include_router(other)
     app.include_router(health.router)

@@ -12,7 +12,9 @@ from api.bodies import decode_json
 from documents import (
     BY_ID,
     EVERYTHING,
+    MAX_VALUES,
     Count,
+    Expansion,
     ExportQuery,
     Fault,
     Fields,
@@ -21,9 +23,11 @@ from documents import (
     InvalidInput,
     ListQuery,
     Principal,
+    Registry,
     ResourceClass,
     Sort,
     conjunction,
+    parse_expand,
     parse_filter,
     parse_short,
     parse_sort,
@@ -64,6 +68,7 @@ class ListRequest:
 
     query: ListQuery
     fields: tuple[str, ...] | None
+    expansion: Expansion
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,15 @@ class ExportRequest:
 
     query: ExportQuery
     fields: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class DistinctRequest:
+    """Distinct values as a client asks for them."""
+
+    filter: Filter
+    limit: int
+    counted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +155,10 @@ class _Parameters:
             self.faults.extend(error.faults)
             return None
 
+    def expansion(self, resource: ResourceClass, registry: Registry, principal: Principal) -> Expansion:
+        """What to embed; nothing where nothing is asked for."""
+        return self.get("expand", lambda text: parse_expand(_names(text), resource, registry, principal), ())
+
     def sort(self, visible: Fields) -> Sort:
         """The order, by id where none is asked for."""
         return self.get("sort", lambda text: parse_sort(_names(text), visible), BY_ID)
@@ -167,7 +185,12 @@ def select_fields(names: Sequence[str], visible: Fields, *, loc: tuple[str | int
 
 
 def parse_list(
-    resource: ResourceClass, principal: Principal, items: Sequence[tuple[str, str]], *, page_size_max: int
+    resource: ResourceClass,
+    registry: Registry,
+    principal: Principal,
+    items: Sequence[tuple[str, str]],
+    *,
+    page_size_max: int,
 ) -> ListRequest:
     """The query string of a list. Raises FilterRefused, naming every fault."""
     visible = resource.visible(principal.roles)
@@ -186,7 +209,33 @@ def parse_list(
         page=parameters.get("page", _whole(1, MAX_PAGE), 1) if paged else None,
         count=parameters.get("count", _count, "exact" if paged else "none"),
     )
-    request = ListRequest(query, parameters.fields(visible))
+    request = ListRequest(query, parameters.fields(visible), parameters.expansion(resource, registry, principal))
+    parameters.finish()
+    return request
+
+
+def parse_one(
+    resource: ResourceClass, registry: Registry, principal: Principal, items: Sequence[tuple[str, str]]
+) -> Expansion:
+    """The query string of one document: what to embed. Raises FilterRefused; other parameters have no meaning."""
+    parameters = _Parameters([(name, value) for name, value in items if name == "expand"])
+    expansion = parameters.expansion(resource, registry, principal)
+    parameters.finish()
+    return expansion
+
+
+def parse_distinct_query(
+    resource: ResourceClass, principal: Principal, items: Sequence[tuple[str, str]]
+) -> DistinctRequest:
+    """The query string of distinct values. Raises FilterRefused, naming every fault."""
+    visible = resource.visible(principal.roles)
+    parameters = _Parameters(items)
+    parameters.refuse("not for distinct values", *RESERVED - {"filter", "search", "limit", "count"})
+    request = DistinctRequest(
+        filter=parameters.filter(resource, visible),
+        limit=parameters.get("limit", _whole(1, MAX_VALUES), MAX_VALUES),
+        counted=parameters.get("count", _counted, False),
+    )
     parameters.finish()
     return request
 
@@ -264,6 +313,12 @@ def _count(text: str) -> Count:
     if text not in ("none", "estimated", "exact"):
         raise ValueError("one of none, estimated, exact is expected")
     return cast("Count", text)
+
+
+def _counted(text: str) -> bool:
+    if text not in ("none", "exact"):
+        raise ValueError("one of none, exact is expected")
+    return text == "exact"
 
 
 def _boolean(text: str) -> bool:

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter, Request, Response
 
 from api import negotiation, openapi
+from api.aggregate_routes import add_aggregate_routes
 from api.bodies import JSON, MERGE_PATCH, read_json
 from api.callers import CallerOf, challenge_unless_signed_in
 from api.event_stream import live_list
@@ -17,7 +18,7 @@ from api.exports import export_list
 from api.idempotency import Attempt, create_once, once
 from api.imports import import_lines
 from api.negotiation import COMMON_HEADERS, JSON_ONLY, LIST_TYPES, NDJSON_ONLY, negotiate
-from api.queries import ListRequest, parse_list, query_items
+from api.queries import ListRequest, parse_list, parse_one, query_items
 from api.services import Services, ServicesOf
 from api.settings import Settings
 from documents import (
@@ -45,6 +46,7 @@ def resource_router(resource: ResourceClass, forms: Forms, settings: Settings) -
     router.add_api_route(
         "/import", routes.import_lines, methods=["POST"], dependencies=[NDJSON_ONLY], **docs.import_lines()
     )
+    add_aggregate_routes(router, resource)
     router.add_api_route("/{id}", routes.get, methods=["GET"], dependencies=[JSON_ONLY], **docs.get())
     router.add_api_route("/{id}", routes.get, methods=["HEAD"], dependencies=[JSON_ONLY], include_in_schema=False)
     router.add_api_route("/{id}", routes.replace, methods=["PUT"], dependencies=[JSON_ONLY], **docs.replace())
@@ -68,6 +70,7 @@ class ResourceRoutes:
                 return export_list(request, self._resource, caller, services, media_type)
         asked = parse_list(
             self._resource,
+            services.registry,
             caller.principal,
             query_items(request.scope["query_string"]),
             page_size_max=services.settings.page_size_max,
@@ -78,7 +81,10 @@ class ResourceRoutes:
             headers["X-Total-Count"] = str(page.total)
         if page.has_next:
             headers["Link"] = f'<{_next_url(request, page, asked)}>; rel="next"'
-        return Response(encode_json(_page_content(page, asked)), media_type=JSON, headers=headers)
+        documents = [found.document for found in page.items]
+        if asked.expansion:
+            documents = await services.expansions.embed(documents, asked.expansion, caller.principal)
+        return Response(encode_json(_page_content(page, documents, asked)), media_type=JSON, headers=headers)
 
     async def create(self, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
         body = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
@@ -101,7 +107,14 @@ class ResourceRoutes:
 
     async def get(self, id: str, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
         preconditions = preconditions_of(request)
+        items = query_items(request.scope["query_string"])
+        expansion = parse_one(self._resource, services.registry, caller.principal, items)
         found = await services.store.get(self._resource, id, caller.principal)
+        if expansion:
+            # It is made of several documents, so it has neither the tag nor the date of the one.
+            (document,) = await services.expansions.embed([found.document], expansion, caller.principal)
+            headers = {**COMMON_HEADERS, "X-Position": services.positions.encode(found.position)}
+            return Response(encode_json(document), media_type=JSON, headers=headers)
         if preconditions.is_known(found.etag):
             headers = {**COMMON_HEADERS, "ETag": found.etag, "X-Position": services.positions.encode(found.position)}
             return Response(status_code=304, headers=headers)
@@ -171,8 +184,8 @@ def answer_with(
     return Response(encode_json(found.document), status_code=status, media_type=JSON, headers=all_headers)
 
 
-def _page_content(page: Page, asked: ListRequest) -> dict[str, Any]:
-    items = [_selected(found.document, asked.fields) for found in page.items]
+def _page_content(page: Page, documents: list[dict[str, Any]], asked: ListRequest) -> dict[str, Any]:
+    items = [_selected(document, asked.fields) for document in documents]
     if asked.query.page is None:
         content: dict[str, Any] = {"items": items, "next_cursor": page.next_cursor, "has_next": page.has_next}
         return content if page.total is None else {**content, "total": page.total}
@@ -190,7 +203,7 @@ def _page_content(page: Page, asked: ListRequest) -> dict[str, Any]:
 def _selected(document: dict[str, Any], fields: tuple[str, ...] | None) -> dict[str, Any]:
     if fields is None:
         return document
-    return {name: value for name, value in document.items() if name in fields or name == "id"}
+    return {name: value for name, value in document.items() if name in fields or name in ("id", "expanded")}
 
 
 def _next_url(request: Request, page: Page, asked: ListRequest) -> str:

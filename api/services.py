@@ -17,12 +17,14 @@ from api.throttle import LoginThrottle
 from api.tokens import Tokens
 from documents import (
     Accounts,
+    Aggregates,
     ApiKeys,
     Audit,
     AuditEvent,
     Claims,
     Credential,
     Database,
+    Expansions,
     Exports,
     Lists,
     PasswordResets,
@@ -47,6 +49,8 @@ class Services:
     lists: Lists
     claims: Claims
     exports: Exports
+    expansions: Expansions
+    aggregates: Aggregates
     accounts: Accounts
     api_keys: ApiKeys
     sessions: Sessions

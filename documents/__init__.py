@@ -12,6 +12,7 @@ from documents.accounts import (
     principal_from,
     public_user,
 )
+from documents.aggregates import MAX_VALUES, Aggregates, DistinctField, Rows, parse_distinct
 from documents.api_keys import ApiKeys
 from documents.audit import Audit, AuditEvent
 from documents.changes import Beat, Change, ChangeKind, Checkpoint, Entry, Reset, ResetReason
@@ -44,6 +45,7 @@ from documents.errors import (
     Stale,
     TooMany,
 )
+from documents.expansion import Expansion, Expansions, parse_expand, references_of
 from documents.exports import CsvLines, Export, ExportQuery, Exports, Lines, NdjsonLines
 from documents.filters import (
     EVERYTHING,
@@ -65,6 +67,7 @@ from documents.memory import MemoryDatabase
 from documents.opening import bind_classes, live_collections, open_database
 from documents.password_resets import LIFETIME as RESET_LIFETIME
 from documents.password_resets import PasswordResets, Reclaim
+from documents.pipelines import Parameter, Report
 from documents.positions import Position, PositionCodec
 from documents.preconditions import NO_PRECONDITIONS, Preconditions, parse_tags
 from documents.public import PublicForm, changed_fields, encode_json, public_id, public_value, rfc3339
@@ -82,6 +85,7 @@ __all__ = [
     "BOOKKEEPING",
     "BY_ID",
     "EVERYTHING",
+    "MAX_VALUES",
     "NO_PRECONDITIONS",
     "RESET_LIFETIME",
     "SESSIONS",
@@ -90,6 +94,7 @@ __all__ = [
     "Account",
     "Accounts",
     "Action",
+    "Aggregates",
     "ApiKeys",
     "Audit",
     "AuditEvent",
@@ -112,12 +117,15 @@ __all__ = [
     "DatabaseRefused",
     "DeclarationError",
     "Demo",
+    "DistinctField",
     "DocumentRefused",
     "DocumentTest",
     "DocumentsError",
     "Duplicate",
     "EmbeddedDatabase",
     "Entry",
+    "Expansion",
+    "Expansions",
     "Export",
     "ExportQuery",
     "Exports",
@@ -144,6 +152,7 @@ __all__ = [
     "NdjsonLines",
     "NotFound",
     "Page",
+    "Parameter",
     "PasswordResets",
     "Position",
     "PositionCodec",
@@ -158,12 +167,14 @@ __all__ = [
     "RefreshReused",
     "Registry",
     "Renewal",
+    "Report",
     "Reset",
     "ResetReason",
     "ResetRefused",
     "Resource",
     "ResourceClass",
     "Result",
+    "Rows",
     "Sessions",
     "SetOnCreate",
     "Sort",
@@ -194,6 +205,8 @@ __all__ = [
     "nobody",
     "open_database",
     "owner",
+    "parse_distinct",
+    "parse_expand",
     "parse_filter",
     "parse_id",
     "parse_short",
@@ -204,6 +217,7 @@ __all__ = [
     "public_id",
     "public_user",
     "public_value",
+    "references_of",
     "repeatable_ids",
     "rfc3339",
     "role",

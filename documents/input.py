@@ -160,6 +160,18 @@ def to_bson(resource: ResourceClass, document: LiveDocument, loc: Loc) -> dict[s
     return stored | {name: last[name] for name in _BOOKKEEPING_ORDER if name in last}
 
 
+def bson_value(value: Any, loc: Loc) -> Any:
+    """One Python value as BSON. Raises DocumentRefused for a value that BSON cannot hold."""
+    try:
+        stored = _storable(_ENCODER.encode(value), loc)
+    except (decimal.DecimalException, ValueError) as error:
+        msg = f"the value has no form in BSON ({type(error).__name__})"
+        raise DocumentRefused([Fault(loc, msg, "unstorable")]) from None
+    if isinstance(stored, int) and abs(stored) > MAX_INTEGER:
+        raise DocumentRefused([Fault(loc, "the integer is beyond ±(2^53-1)", "int_range")])
+    return stored
+
+
 def _in_order(values: Iterable[Any]) -> list[Any]:
     """A set as an array. Sorted: Python's order of a set differs from process to process, which would look like a
     change of the document."""

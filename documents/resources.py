@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from beanie import Document
 from pydantic import ConfigDict, Field
@@ -20,6 +20,9 @@ from documents.filters import NOTHING, DocumentTest, Filter, compile_predicate
 from documents.markers import Hidden, ReadOnly, SetOnCreate, VisibleTo
 from documents.shapes import Field as DocumentField
 from documents.shapes import Fields, Kind, fields_of
+
+if TYPE_CHECKING:
+    from documents.pipelines import Report
 
 #: Fields that every write of the API touches. A change of nothing else is no event, and they do not enter the ETag.
 BOOKKEEPING = frozenset({"revision", "updated_at", "updated_by"})
@@ -40,7 +43,8 @@ class Resource:
 
     `access` are its rules. `search` names the string fields that `search=` looks in. With `generic=False` the class
     has no routes of its own (users, sessions); it can still be subscribed to when `live` is true. `scopes` are what an
-    API key can be good for here. `examples` are complete create bodies for the OpenAPI document.
+    API key can be good for here. `examples` are complete create bodies for the OpenAPI document. `reports` are
+    aggregations, served under their names.
     """
 
     access: Access = field(default_factory=Access)
@@ -49,6 +53,7 @@ class Resource:
     live: bool = True
     scopes: tuple[Literal["read", "write"], ...] = ("read", "write")
     examples: tuple[Mapping[str, Any], ...] = ()
+    reports: Mapping[str, Report] = field(default_factory=dict)
 
 
 def utc_now() -> dt.datetime:
@@ -99,6 +104,13 @@ class ResourceClass:
         for path in self.declared.search:
             if path not in self.fields:
                 raise DeclarationError(f"{self.label}: search names {path!r}, which is not a field")
+        if "expanded" in self.fields:
+            raise DeclarationError(f"{self.label}.expanded: answers have referenced documents under this name")
+        for name, report in self.declared.reports.items():
+            try:
+                report.check(name)
+            except DeclarationError as error:
+                raise DeclarationError(f"{self.label}: report {error}") from None
         for document_field in self.fields.values():
             for marker in document_field.markers:
                 if isinstance(marker, VisibleTo) and (unknown := marker.roles - set(ROLES)):

@@ -1,8 +1,19 @@
 """The OpenAPI 3.1 document: real schemas per class, parameters, headers, errors and examples."""
 
+from api.openapi.aggregates import aggregate_models, distinct_operation, report_operation
 from api.openapi.answers import by_session, error_answers, operation
 from api.openapi.document import install_openapi
 from api.openapi.models import page_model
 from api.openapi.operations import Operations
 
-__all__ = ["Operations", "by_session", "error_answers", "install_openapi", "operation", "page_model"]
+__all__ = [
+    "Operations",
+    "aggregate_models",
+    "by_session",
+    "distinct_operation",
+    "error_answers",
+    "install_openapi",
+    "operation",
+    "page_model",
+    "report_operation",
+]

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from documents import Forms, ResourceClass
+from documents import Forms, ResourceClass, references_of
 
 
 def page_model(resource: ResourceClass, forms: Forms) -> type[BaseModel]:
@@ -33,9 +33,14 @@ def _item_model(resource: ResourceClass, forms: Forms) -> type[BaseModel]:
         schema["required"] = ["id"]
         schema.pop("examples", None)
 
+    fields: dict[str, Any] = {}
+    if references := references_of(resource):
+        what = f"With `expand`: the documents that {', '.join(references)} refer to, null where there is none to read."
+        fields["expanded"] = (dict[str, Any] | None, Field(None, description=what))
     return create_model(
         f"{resource.label}Item",
         __base__=forms.public,
         __doc__=f"One of {resource.name}, or the fields of it that `fields` selects.",
         __cls_kwargs__={"json_schema_extra": only_the_id_is_always_there},
+        **fields,
     )

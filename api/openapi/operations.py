@@ -22,7 +22,7 @@ from api.openapi.answers import (
 )
 from api.openapi.models import page_model
 from api.settings import Settings
-from documents import Forms, ResourceClass, encode_json
+from documents import Forms, ResourceClass, encode_json, references_of
 
 
 class Operations:
@@ -124,6 +124,7 @@ class Operations:
                 example="-created_at",
             ),
             query_parameter("fields", "The fields to return, comma-separated.", {"type": "string"}, example="id"),
+            *self._expand(),
             query_parameter("limit", "The page's size, with `cursor`.", size | {"default": min(25, most)}),
             query_parameter("cursor", "`next_cursor` of the page before.", {"type": "string"}),
             query_parameter("page", "The page's number, counted from 1; instead of `cursor`.", whole),
@@ -134,6 +135,16 @@ class Operations:
                 {"type": "string", "enum": ["none", "estimated", "exact"]},
             ),
         ]
+
+    def _expand(self) -> list[dict[str, Any]]:
+        references = references_of(self._resource)
+        if not references:
+            return []
+        description = (
+            f"References to embed under `expanded`, comma-separated: {', '.join(references)}; one level below with a "
+            "dot. Each through the read rule of its own class; what cannot be read is null."
+        )
+        return [query_parameter("expand", description, {"type": "string"}, example=references[0])]
 
     def create(self) -> dict[str, Any]:
         """`POST /{name}`."""
@@ -186,9 +197,9 @@ class Operations:
         return self._operation(
             "get",
             f"Get one of {self._name}",
-            "Fields that are not stored are absent.",
+            "Fields that are not stored are absent. With `expand` the answer has no entity tag.",
             answers,
-            parameters=[IF_NONE_MATCH],
+            parameters=[*self._expand(), IF_NONE_MATCH],
         )
 
     def replace(self) -> dict[str, Any]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 import re
 import secrets
 from typing import Annotated, Any
 
 from beanie import PydanticObjectId
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from pymongo import IndexModel
 
 from documents.access import Access, owner, role, signed_in, where
 from documents.markers import References, SetOnCreate, current_user
+from documents.pipelines import Parameter, Report
 from documents.resources import LiveDocument, Resource
 
 _NOT_SLUG = re.compile(r"[^a-z0-9]+")
@@ -51,6 +53,37 @@ _AuthorId = Annotated[
 ]
 
 
+class TagParameters(BaseModel):
+    """What narrows the report of tags."""
+
+    since: Annotated[dt.datetime | None, Field(description="Only posts created at this time or later.")] = None
+    status: Annotated[PostStatus | None, Field(description="Only posts with this status.")] = None
+    most: Annotated[int, Field(ge=1, le=1000, description="How many tags at most.")] = 50
+
+
+class TagRow(BaseModel):
+    """A tag, and the posts that have it."""
+
+    tag: str
+    posts: int
+    newest: Annotated[dt.datetime, Field(description="When the newest of them was created.")]
+
+
+_tags_report = Report(
+    description="How many posts each tag has, the most used first.",
+    parameters=TagParameters,
+    output=TagRow,
+    pipeline=[
+        {"$match": {"created_at": {"$gte": Parameter("since")}, "status": Parameter("status")}},
+        {"$unwind": "$tags"},
+        {"$group": {"_id": "$tags", "posts": {"$sum": 1}, "newest": {"$max": "$created_at"}}},
+        {"$sort": {"posts": -1, "_id": 1}},
+        {"$limit": Parameter("most")},
+        {"$project": {"_id": 0, "tag": "$_id", "posts": 1, "newest": 1}},
+    ],
+)
+
+
 class Post(LiveDocument):
     """An article with a title, a text and a status."""
 
@@ -85,6 +118,7 @@ class Post(LiveDocument):
     resource = Resource(
         access=_access,
         search=("title", "body"),
+        reports={"tags": _tags_report},
         examples=(
             {
                 "title": "High water in spring",

@@ -182,7 +182,22 @@ class Keyed(LiveDocument):
     resource = Resource(access=Access(read=anyone, create=anyone, update=anyone, delete=role("admin")))
 
 
-CLASSES: tuple[type[LiveDocument], ...] = (Specimen, Note, Counter, Keyed)
+class Shelf(LiveDocument):
+    """References of all kinds."""
+
+    post_ids: Annotated[list[PydanticObjectId], References("posts"), Field(default_factory=list)]
+    keyed_id: Annotated[str | None, References("keyed")] = None
+    comment_id: Annotated[PydanticObjectId | None, References("comments")] = None
+    lost_id: Annotated[PydanticObjectId | None, References("nowhere")] = None
+    secret_id: Annotated[PydanticObjectId | None, References("users"), VisibleTo("admin")] = None
+
+    class Settings:
+        name = "shelves"
+
+    resource = Resource(access=OPEN)
+
+
+CLASSES: tuple[type[LiveDocument], ...] = (Specimen, Note, Counter, Keyed, Shelf)
 
 
 @dataclass(frozen=True)
