@@ -66,6 +66,7 @@ from documents import (
     Registry,
     Sessions,
     Store,
+    Tickets,
     bind_classes,
     install,
     live_collections,
@@ -106,6 +107,8 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         await audit.install()
         password_resets = PasswordResets(database)
         await password_resets.install()
+        tickets = Tickets(database)
+        await tickets.install()
 
         secret = _secret(settings)
         store = Store(database, registry)
@@ -142,6 +145,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             api_keys=ApiKeys(store, secret),
             sessions=Sessions(database, registry, secret, dt.timedelta(days=settings.refresh_token_days)),
             passwords=passwords,
+            tickets=tickets,
             throttle=LoginThrottle(counters, parse_limits(settings.login_rate_limit)),
             tokens=Tokens(secret, dt.timedelta(minutes=settings.access_token_minutes)),
             positions=positions,

@@ -17,6 +17,7 @@ from api import (
     pages,
     password_routes,
     session_routes,
+    ticket_routes,
     user_routes,
     websocket,
 )
@@ -71,12 +72,14 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
     keys = registry["api_keys"]
     key_forms = forms_of(keys)
     router.include_router(key_routes.key_router(keys, key_forms, settings))
+    router.include_router(ticket_routes.router, dependencies=[JSON_ONLY])
     router.include_router(websocket.router)
     models: list[type[BaseModel]] = [
         *session_routes.MODELS,
         *account_routes.models(settings),
         *password_routes.models(settings),
         *user_routes.MODELS,
+        *ticket_routes.MODELS,
     ]
     models += [user_forms.public, openapi.page_model(users, user_forms)]
     models += [key_forms.create, key_forms.public, openapi.page_model(keys, key_forms)]

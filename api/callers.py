@@ -1,6 +1,7 @@
 """Who is calling: access tokens (RFC 6750) and API keys to principals.
 
-Credentials stand in headers. What stands in a query string ends up in logs and histories, so there it is refused.
+Credentials stand in headers. What stands in a query string ends up in logs and histories, so there it is refused, but
+for tickets, which are worth nothing once they were used.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from fastapi.requests import HTTPConnection
 from api.problems import Problem
 from api.services import Caller, Services, services_of
 from api.tokens import TokenRefused
-from documents import ANONYMOUS, Credential
+from documents import ANONYMOUS, Credential, utc_now
 
 API_KEY_HEADER = "X-API-Key"
 #: Query parameters in which clients put credentials.
@@ -53,21 +54,52 @@ def credential_ended() -> Problem:
     return Problem(401, "The session has ended, or the account may no longer sign in.", headers=_INVALID)
 
 
-def credentials_in_query(connection: HTTPConnection) -> frozenset[str]:
+def _credentials_in_query(connection: HTTPConnection) -> frozenset[str]:
     """The query parameters in which a client has put a credential, whatever it made of them (`ticket[$ne]`)."""
-    return _IN_THE_QUERY.intersection(name.partition("[")[0] for name in connection.query_params)
+    return _IN_THE_QUERY.intersection(map(_base, connection.query_params))
+
+
+def _base(name: str) -> str:
+    return name.partition("[")[0]
 
 
 async def caller_of(connection: HTTPConnection) -> Caller:
     """The caller of an HTTP request; anonymous without credentials. Raises a 401 Problem."""
-    if misplaced := credentials_in_query(connection):
+    if misplaced := _credentials_in_query(connection):
         detail = f"Credentials are not accepted in the query string (`{min(misplaced)}`); send a header."
         raise Problem(401, detail, headers=_CHALLENGE)
-    return await caller_of_headers(connection)
+    return await _caller_of_headers(connection)
 
 
-async def caller_of_headers(connection: HTTPConnection) -> Caller:
-    """The caller that a request or a WebSocket handshake names in its headers. Raises a 401 Problem."""
+async def caller_of_live(connection: HTTPConnection) -> Caller:
+    """The caller of what opens a live connection: the one place where a ticket may stand in the query string.
+
+    Spends the ticket, whatever comes of the connection. Raises a 401 Problem.
+    """
+    if _credentials_in_query(connection) != {"ticket"}:
+        return await caller_of(connection)
+    given = [(name, value) for name, value in connection.query_params.multi_items() if _base(name) == "ticket"]
+    if [name for name, _ in given] != ["ticket"] or _has_credentials(connection):
+        raise Problem(401, "Send one ticket, and no other credentials.", headers=_CHALLENGE)
+    services = services_of(connection)
+    admission = await services.tickets.redeem(given[0][1])
+    if admission is None:
+        raise Problem(401, "The ticket is not valid: it has expired or was used before.", headers=_CHALLENGE)
+    credential = admission.credential
+    standing = await services.principals.resolve(credential)
+    if standing is None:
+        raise credential_ended()
+    ends_at = standing.ends_at if credential.is_key else admission.ends_at
+    if ends_at is not None and ends_at <= utc_now():
+        raise credential_ended()
+    return Caller(standing.principal, credential, ends_at)
+
+
+def _has_credentials(connection: HTTPConnection) -> bool:
+    return "authorization" in connection.headers or API_KEY_HEADER in connection.headers
+
+
+async def _caller_of_headers(connection: HTTPConnection) -> Caller:
     tokens, keys = connection.headers.getlist("authorization"), connection.headers.getlist(API_KEY_HEADER)
     if not tokens and not keys:
         return Caller(ANONYMOUS)

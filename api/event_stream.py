@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request, Response
+from fastapi import Depends, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from api.callers import credential_ended
+from api.callers import caller_of, caller_of_live, challenge_unless_signed_in, credential_ended
+from api.negotiation import EVENTS, LIST_TYPES, negotiate
 from api.queries import LiveRequest, parse_live, query_items
 from api.services import Caller, Services
 from documents import InvalidInput, Position, ResourceClass
@@ -28,12 +29,33 @@ _HEADERS = [
 ]
 
 
+def asks_for_events(request: Request) -> bool:
+    """Whether a request for a list wants its events. Answers 406 to one that wants nothing that a list is.
+
+    HEAD is about the page: a live answer has no end, so its head alone says nothing.
+    """
+    return negotiate(request.headers.getlist("accept"), LIST_TYPES) == EVENTS and request.method == "GET"
+
+
+async def list_caller_of(request: Request) -> Caller:
+    """The caller of a list: by a ticket too where the list is live, and nowhere else."""
+    return await (caller_of_live(request) if asks_for_events(request) else caller_of(request))
+
+
+ListCaller = Annotated[Caller, Depends(list_caller_of)]
+
+
+async def signed_in_to_list(caller: ListCaller) -> None:
+    """401 for an anonymous caller of a list."""
+    challenge_unless_signed_in(caller)
+
+
 def live_list(request: Request, resource: ResourceClass, caller: Caller, services: Services) -> Response:
     """The live answer of a list URL. Raises FilterRefused for a query string that is not accepted."""
     asked = parse_live(
         resource,
         caller.principal,
-        query_items(request.scope["query_string"]),
+        [item for item in query_items(request.scope["query_string"]) if item[0] != "ticket"],
         request.headers.get("last-event-id"),
         snapshot_max=services.settings.snapshot_max,
     )

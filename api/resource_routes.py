@@ -13,7 +13,7 @@ from api import negotiation, openapi
 from api.aggregate_routes import add_aggregate_routes
 from api.bodies import JSON, MERGE_PATCH, read_json
 from api.callers import CallerOf, challenge_unless_signed_in
-from api.event_stream import live_list
+from api.event_stream import ListCaller, asks_for_events, live_list
 from api.exports import export_list
 from api.idempotency import Attempt, create_once, once
 from api.imports import import_lines
@@ -61,11 +61,10 @@ class ResourceRoutes:
     def __init__(self, resource: ResourceClass) -> None:
         self._resource = resource
 
-    async def list(self, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
+    async def list(self, request: Request, caller: ListCaller, services: ServicesOf) -> Response:
+        if asks_for_events(request):
+            return live_list(request, self._resource, caller, services)
         match negotiate(request.headers.getlist("accept"), LIST_TYPES):
-            # HEAD is about the page then: a live answer has no end, so its head alone says nothing.
-            case negotiation.EVENTS if request.method == "GET":
-                return live_list(request, self._resource, caller, services)
             case (negotiation.NDJSON | negotiation.CSV) as media_type:
                 return export_list(request, self._resource, caller, services, media_type)
         asked = parse_list(

@@ -33,6 +33,7 @@ from documents import (
     Registry,
     Sessions,
     Store,
+    Tickets,
     parse_user_id,
 )
 from realtime import ConnectionManager, Feed, Principals
@@ -56,6 +57,7 @@ class Services:
     sessions: Sessions
     passwords: Passwords
     throttle: LoginThrottle
+    tickets: Tickets
     tokens: Tokens
     positions: PositionCodec
     feed: Feed

@@ -11,6 +11,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from api import openapi
 from api.bodies import JSON, MERGE_PATCH, Body, parse_body, read_json
 from api.callers import AdminCaller, signed_in
+from api.event_stream import signed_in_to_list
 from api.negotiation import JSON_ONLY
 from api.resource_routes import ResourceRoutes, answer_with, preconditions_of
 from api.services import ServicesOf
@@ -42,13 +43,14 @@ MODELS: list[type[BaseModel]] = [UserChange]
 def user_router(resource: ResourceClass, forms: Forms, settings: Settings) -> APIRouter:
     """The routes of users, but for `/users/me`."""
     register_url_convertor("other_than_me", _OtherThanMe())
-    router = APIRouter(prefix=f"/{resource.name}", tags=["Accounts"], dependencies=[Depends(signed_in)])
+    router = APIRouter(prefix=f"/{resource.name}", tags=["Accounts"])
     reading, routes = ResourceRoutes(resource), _Routes(resource)
     docs = openapi.Operations(resource, forms, settings)
-    router.add_api_route("", reading.list, methods=["GET"], **docs.list_page())
-    router.add_api_route("", reading.list, methods=["HEAD"], include_in_schema=False)
-    router.add_api_route(_ONE, reading.get, methods=["GET"], dependencies=[JSON_ONLY], **docs.get())
-    router.add_api_route(_ONE, reading.get, methods=["HEAD"], dependencies=[JSON_ONLY], include_in_schema=False)
+    listing, getting = [Depends(signed_in_to_list)], [Depends(signed_in), JSON_ONLY]
+    router.add_api_route("", reading.list, methods=["GET"], dependencies=listing, **docs.list_page())
+    router.add_api_route("", reading.list, methods=["HEAD"], dependencies=listing, include_in_schema=False)
+    router.add_api_route(_ONE, reading.get, methods=["GET"], dependencies=getting, **docs.get())
+    router.add_api_route(_ONE, reading.get, methods=["HEAD"], dependencies=getting, include_in_schema=False)
     changing = (
         "For admins. Roles and deactivation act on requests and live sockets within a second. The last admin stays."
     )

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from starlette.websockets import WebSocketState
 
-from api.callers import caller_of_headers, caller_of_key, caller_of_token, credentials_in_query
+from api.callers import caller_of_key, caller_of_live, caller_of_token
 from api.problems import Problem
 from api.queries import select_fields
 from api.services import Caller, Services, services_of
@@ -58,11 +58,8 @@ async def live(websocket: WebSocket) -> None:
     try:
         if offered and protocol.SUBPROTOCOL not in offered:
             raise _Close(CloseCode.UNKNOWN_SUBPROTOCOL)
-        if credentials_in_query(websocket):
-            # Query strings end up in logs; long-lived tokens do not belong there.
-            raise _Close(CloseCode.AUTHENTICATION_FAILED)
         try:
-            caller = await caller_of_headers(websocket)
+            caller = await caller_of_live(websocket)
         except Problem:
             raise _Close(CloseCode.AUTHENTICATION_FAILED) from None
         except DatabaseAway:

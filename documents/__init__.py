@@ -78,6 +78,8 @@ from documents.shapes import Fields
 from documents.sorting import BY_ID, Sort, SortKey, parse_sort, sort_documents
 from documents.store import Found, Store
 from documents.tailer import ChangeStream
+from documents.tickets import LIFETIME as TICKET_LIFETIME
+from documents.tickets import Admission, Tickets
 
 __all__ = [
     "ANONYMOUS",
@@ -89,11 +91,13 @@ __all__ = [
     "NO_PRECONDITIONS",
     "RESET_LIFETIME",
     "SESSIONS",
+    "TICKET_LIFETIME",
     "USERS",
     "Access",
     "Account",
     "Accounts",
     "Action",
+    "Admission",
     "Aggregates",
     "ApiKeys",
     "Audit",
@@ -184,6 +188,7 @@ __all__ = [
     "Store",
     "Stored",
     "Terms",
+    "Tickets",
     "TooMany",
     "VisibleTo",
     "allotted_id",
