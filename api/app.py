@@ -90,6 +90,7 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
             router.include_router(resource_router(resource, forms, settings))
             models += [forms.create, forms.update, forms.public, openapi.page_model(resource, forms)]
             models += openapi.aggregate_models(resource)
+    models += openapi.PATCH_MODELS
     for other in (router, *more):
         app.include_router(other)
     app.include_router(health.router)

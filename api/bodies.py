@@ -15,10 +15,12 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from api.problems import Problem
-from documents import DocumentRefused, Fault, InvalidInput
+from documents import DocumentRefused, Fault, InvalidInput, PatchKind
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+OPERATORS = "application/vnd.headwater.update+json"
 FORM = "application/x-www-form-urlencoded"
 
 #: Decoding this much takes about a millisecond; larger bodies are decoded off the event loop.
@@ -26,6 +28,14 @@ _LARGE = 64 * 1024
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 #: What BSON can hold; what a document may hold is decided by its class.
 _INT64 = range(-(2**63), 2**63)
+
+#: The ways to write a patch. Plain JSON is taken as a merge patch.
+PATCHES = {
+    MERGE_PATCH: PatchKind.MERGE,
+    JSON_PATCH: PatchKind.JSON,
+    OPERATORS: PatchKind.OPERATORS,
+    JSON: PatchKind.MERGE,
+}
 
 _MAX_FORM_FIELDS = 20
 

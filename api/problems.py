@@ -22,6 +22,7 @@ from documents import (
     Duplicate,
     Fault,
     Forbidden,
+    Inapplicable,
     InvalidInput,
     KeyHeld,
     LastAdmin,
@@ -145,6 +146,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(409, f"{str(error)[:1].upper()}{str(error)[1:]}.")
         case TooMany():
             return Problem(409, f"{str(error)[:1].upper()}{str(error)[1:]}.")
+        case Inapplicable():
+            return Problem(409, "The patch does not fit the document as it is.", errors=error.faults)
         case Stale():
             return Problem(412, f"{str(error)[:1].upper()}{str(error)[1:]}.")
         case Duplicate():

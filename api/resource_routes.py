@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from api import negotiation, openapi
 from api.aggregate_routes import add_aggregate_routes
-from api.bodies import JSON, MERGE_PATCH, read_json
+from api.bodies import JSON, PATCHES, media_type, read_json
 from api.callers import CallerOf, challenge_unless_signed_in
 from api.event_stream import ListCaller, asks_for_events, live_list
 from api.exports import export_list
@@ -132,11 +132,12 @@ class ResourceRoutes:
         return answer_with(services, found, status=201 if created else 200, headers=headers)
 
     async def patch(self, id: str, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
-        patch = await read_json(request, (MERGE_PATCH, JSON), max_bytes=services.settings.max_body_bytes)
+        content = await read_json(request, tuple(PATCHES), max_bytes=services.settings.max_body_bytes)
+        store, kind = services.store, PATCHES[media_type(request)]
+        preconditions = preconditions_of(request)
         try:
-            found = await services.store.merge_patch(
-                self._resource, id, caller.principal, patch, preconditions_of(request)
-            )
+            patch = store.prepare(self._resource, caller.principal, kind, content)
+            found = await store.patch(self._resource, id, caller.principal, patch, preconditions)
         except Forbidden:
             challenge_unless_signed_in(caller)
             raise

@@ -34,6 +34,7 @@ from documents.errors import (
     FilterRefused,
     Forbidden,
     HistoryLost,
+    Inapplicable,
     InvalidInput,
     KeyHeld,
     LastAdmin,
@@ -67,6 +68,7 @@ from documents.memory import MemoryDatabase
 from documents.opening import bind_classes, live_collections, open_database
 from documents.password_resets import LIFETIME as RESET_LIFETIME
 from documents.password_resets import PasswordResets, Reclaim
+from documents.patches import Patch, PatchKind
 from documents.pipelines import Parameter, Report
 from documents.positions import Position, PositionCodec
 from documents.preconditions import NO_PRECONDITIONS, Preconditions, parse_tags
@@ -143,6 +145,7 @@ __all__ = [
     "Heartbeat",
     "Hidden",
     "HistoryLost",
+    "Inapplicable",
     "InvalidInput",
     "KeptAnswer",
     "KeyHeld",
@@ -158,6 +161,8 @@ __all__ = [
     "Page",
     "Parameter",
     "PasswordResets",
+    "Patch",
+    "PatchKind",
     "Position",
     "PositionCodec",
     "Preconditions",

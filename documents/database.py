@@ -63,6 +63,9 @@ _AWAY_CODES = frozenset(
     {6, 7, 43, 64, 89, 91, 112, 189, 202, 237, 262, 317, 358, 384, 9001, 10107, 11600, 11602, 13435, 13436}
 )
 
+#: Labels of what may succeed when it is done again.
+_PASSING = ("RetryableWriteError", "TransientTransactionError", "UnknownTransactionCommitResult")
+
 _STANDALONE = (
     "the MongoDB server at {place} is a standalone, which has no change streams. Make it a one-node replica set: "
     "start mongod with `--replSet rs0`, then run `rs.initiate()` once in mongosh"
@@ -81,7 +84,7 @@ def driver_errors() -> Iterator[None]:
     except ExecutionTimeout as error:
         raise QueryTooSlow("the query was stopped at its time limit") from error
     except OperationFailure as error:
-        if error.code in _AWAY_CODES or error.has_error_label("RetryableWriteError"):
+        if error.code in _AWAY_CODES or any(map(error.has_error_label, _PASSING)):
             raise DatabaseAway(f"the database cannot answer now (error {error.code})") from error
         raise
 

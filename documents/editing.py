@@ -7,17 +7,20 @@ out becomes the same ObjectId on the way back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
 from documents.database import Stored
+from documents.errors import DocumentRefused, Fault
 from documents.filters import Place, resolve
 from documents.input import parse_values, to_python
 from documents.public import PublicForm, public_value
 from documents.shapes import Fields, FieldType, Kind
+
+Loc = tuple[str | int, ...]
 
 
 class Text(str):
@@ -65,6 +68,18 @@ def bson_value(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """What one part of a patch changes: the path in the document, and the place in the request.
+
+    `given` says whether the request has at that place the very value that the document is to have at the path.
+    """
+
+    path: tuple[str, ...]
+    loc: Loc
+    given: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Editor:
     """How callers of one kind edit documents of one class: the fields that they see, those that they may set, the
     public form, and the form that types of changed fields are checked by."""
@@ -83,11 +98,13 @@ class Editor:
         """What the public, dotted `path` names; None where this caller knows no field."""
         return resolve(path, FieldType(Kind.OBJECT, fields=self.visible))
 
-    def close(self, stored: Stored, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    def close(
+        self, stored: Stored, before: Mapping[str, Any], after: Mapping[str, Any], edits: Sequence[Edit] = ()
+    ) -> dict[str, Any]:
         """The new document as Python values by stored name, given the editable one before and after the patch.
 
-        A field that is gone gets its default again. Raises DocumentRefused for values of a wrong type. Only writable
-        fields of `after` are looked at.
+        A field that is gone gets its default again. Only writable fields of `after` are looked at. Raises
+        DocumentRefused for values of a wrong type, at the place of the one of `edits` that made them.
         """
         changed = {
             name: value
@@ -96,9 +113,23 @@ class Editor:
         }
         gone = {name for name in before if name in self.writable and name not in after}
         typed = {name: value for name, value in changed.items() if not _is_free(self.writable[name].type)}
-        parsed = parse_values(self.update, typed)
+        try:
+            parsed = parse_values(self.update, typed)
+        except DocumentRefused as refused:
+            raise DocumentRefused([_traced(fault, edits) for fault in refused.faults]) from None
         values = {name: _restored(parsed.get(name), value, self.writable[name].type) for name, value in changed.items()}
         return to_python({n: v for n, v in stored.items() if n not in changed and n not in gone}) | values
+
+
+def _traced(fault: Fault, edits: Iterable[Edit]) -> Fault:
+    """`fault`, whose place is in the document, at the place in the request that brought it about."""
+    path = tuple(map(str, fault.loc[1:]))
+    of_field = [edit for edit in edits if edit.path[:1] == path[:1] or not edit.path]
+    for edit in reversed(of_field):
+        if path[: len(edit.path)] == edit.path:
+            below = fault.loc[1 + len(edit.path) :] if edit.given else ()
+            return Fault((*edit.loc, *below), fault.msg, fault.type)
+    return Fault(of_field[-1].loc, fault.msg, fault.type) if of_field else fault
 
 
 def same(a: Any, b: Any) -> bool:

@@ -16,6 +16,7 @@
     ├── ResetRefused            no token that resets a password, or not any more
     ├── LastAdmin               the change would leave nobody who is an admin
     ├── TooMany                 the caller has as many of these as anybody may have
+    ├── Inapplicable            a JSON Patch does not fit the document as it is
     ├── Stale                   If-Match (or If-None-Match: *) does not hold
     ├── Duplicate               a unique index refuses the value; names the fields
     ├── KeyHeld                 another attempt at the request holds its idempotency key
@@ -121,6 +122,14 @@ class LastAdmin(DocumentsError):
 
 class TooMany(DocumentsError):
     """The caller has as many of these as anybody may have."""
+
+
+class Inapplicable(DocumentsError):
+    """A patch does not fit the document as it is: a `test` fails, or a path leads nowhere. `faults` says where."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("the patch does not fit the document as it is")
 
 
 class Stale(DocumentsError):

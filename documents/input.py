@@ -54,13 +54,15 @@ def refuse_unknown(body: Any, writable: Fields, known: Fields, *, loc: Loc = ("b
             else:
                 faults.append(Fault((*loc, key), "there is no such field", "extra_forbidden"))
             continue
-        faults.extend(_faults_of(value, writable[key].type, (*loc, key), 1))
+        faults.extend(faults_of(value, writable[key].type, (*loc, key), 1))
     if faults:
         raise DocumentRefused(faults)
     return body
 
 
-def _faults_of(value: Any, field_type: FieldType | None, loc: Loc, depth: int) -> Iterator[Fault]:
+def faults_of(value: Any, field_type: FieldType | None, loc: Loc, depth: int) -> Iterator[Fault]:
+    """What in a client's value at `loc`, `depth` levels below the document, no BSON document may hold, and what no
+    field of `field_type` (None: any)."""
     if depth > MAX_DEPTH:
         yield Fault(loc, f"nested deeper than {MAX_DEPTH} levels", "too_deep")
     elif isinstance(value, dict):
@@ -68,7 +70,7 @@ def _faults_of(value: Any, field_type: FieldType | None, loc: Loc, depth: int) -
     elif isinstance(value, list):
         item = field_type.item if field_type is not None and field_type.kind is Kind.ARRAY else None
         for position, inner in enumerate(value):
-            yield from _faults_of(inner, item, (*loc, position), depth + 1)
+            yield from faults_of(inner, item, (*loc, position), depth + 1)
     elif isinstance(value, int):
         if abs(value) > MAX_INTEGER:
             yield Fault(loc, "the integer is beyond ±(2^53-1)", "int_range")
@@ -93,12 +95,12 @@ def _faults_of_object(value: dict[str, Any], field_type: FieldType | None, loc: 
             yield Fault(loc, "a key holds half of a surrogate pair", "string_unicode")
         elif declared is not None:
             if key in declared:
-                yield from _faults_of(inner, declared[key].type, place, depth + 1)
+                yield from faults_of(inner, declared[key].type, place, depth + 1)
             else:
                 yield Fault(place, "there is no such field", "extra_forbidden")
         else:
             item = field_type.item if field_type is not None and field_type.kind is Kind.MAP else None
-            yield from _faults_of(inner, item, place, depth + 1)
+            yield from faults_of(inner, item, place, depth + 1)
 
 
 def _faults_of_text(value: str, field_type: FieldType, loc: Loc) -> Iterator[Fault]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any, Protocol
 
 from documents.database import Stored
@@ -15,6 +16,21 @@ class Patch(Protocol):
 
     def apply(self, stored: Stored) -> dict[str, Any]:
         """The new document as Python values by stored name, not yet validated as a whole. `stored` is not changed."""
+
+
+class PatchKind(enum.StrEnum):
+    """The ways to write a patch."""
+
+    MERGE = "merge"
+    JSON = "json"
+    OPERATORS = "operators"
+
+    @classmethod
+    def of(cls, content: Any) -> PatchKind:
+        """Which way `content` is written, where no media type says so: no merge patch begins a name with `$`."""
+        if isinstance(content, list):
+            return cls.JSON
+        return cls.OPERATORS if isinstance(content, dict) and any(key[:1] == "$" for key in content) else cls.MERGE
 
 
 class MergePatch:

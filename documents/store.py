@@ -8,9 +8,10 @@ was read. When it is not, start again. So no write loses another one, from the A
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +22,25 @@ from documents.contention import Attempts
 from documents.database import Database, Session, Stored, driver_errors
 from documents.editing import Editor
 from documents.errors import DocumentRefused, Duplicate, Forbidden, InvalidInput, NotFound, Stale
-from documents.filters import NOTHING
+from documents.filters import NOTHING, DocumentTest
 from documents.forms import Forms, forms_of
 from documents.ids import new_id, parse_id
 from documents.input import MAX_INTEGER, parse_values, refuse_unknown, to_python, validate_whole
-from documents.patches import MergePatch
+from documents.json_patches import JsonPatch
+from documents.operators import OperatorPatch
+from documents.patches import MergePatch, Patch, PatchKind
 from documents.positions import Position
 from documents.preconditions import NO_PRECONDITIONS, Preconditions
 from documents.public import PublicForm
 from documents.refusals import masking, refusing
 from documents.resources import RESERVED_IDS, Registry, ResourceClass
+from documents.transactions import Conflicted, Transaction
+
+_PATCHES: dict[PatchKind, Callable[[Editor, Any], Patch]] = {
+    PatchKind.MERGE: MergePatch,
+    PatchKind.JSON: JsonPatch,
+    PatchKind.OPERATORS: OperatorPatch,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +105,13 @@ class Store:
             raise Forbidden(f"you may not create this in {resource.name}")
 
     async def create(
-        self, resource: ResourceClass, principal: Principal, body: Any, *, document_id: Any = None
+        self,
+        resource: ResourceClass,
+        principal: Principal,
+        body: Any,
+        *,
+        document_id: Any = None,
+        within: Transaction | None = None,
     ) -> Found:
         """Create a document under a new id, or under `document_id`.
 
@@ -119,7 +135,7 @@ class Store:
         stored |= {"updated_at": now, "revision": 1}
         if not resource.allows("create", principal, stored):
             raise Forbidden(f"you may not create this in {resource.name}")
-        async with self.database.session() as session:
+        async with self._session(within) as session:
             with masking(resource, principal), refusing(resource):
                 await self.database.insert(resource.name, stored, session)
             return self.found(resource, principal, stored, self.database.position(session))
@@ -131,6 +147,8 @@ class Store:
         principal: Principal,
         body: Any,
         preconditions: Preconditions = NO_PRECONDITIONS,
+        *,
+        within: Transaction | None = None,
     ) -> tuple[Found, bool]:
         """Set all client-writable fields from `body`; absent ones get their defaults. Returns (document, created).
 
@@ -149,7 +167,7 @@ class Store:
             kept = {name: value for name, value in stored.items() if name not in writable}
             return to_python(kept) | values
 
-        return await self._update(resource, id_text, principal, preconditions, replacement), False
+        return await self._update(resource, id_text, principal, preconditions, replacement, within=within), False
 
     async def _create_under(self, resource: ResourceClass, principal: Principal, body: Any, document_id: Any) -> Found:
         with driver_errors():
@@ -173,8 +191,32 @@ class Store:
         preconditions: Preconditions = NO_PRECONDITIONS,
     ) -> Found:
         """Apply a JSON Merge Patch (RFC 7396) to the document's public form. Raises as `replace` does."""
-        merging = MergePatch(self._editor(resource, principal), patch)
-        return await self._update(resource, id_text, principal, preconditions, merging.apply)
+        patch = self.prepare(resource, principal, PatchKind.MERGE, patch)
+        return await self.patch(resource, id_text, principal, patch, preconditions)
+
+    def prepare(self, resource: ResourceClass, principal: Principal, kind: PatchKind, content: Any) -> Patch:
+        """The patch that a client's `content` describes. Raises DocumentRefused for one that no document could take."""
+        roles = principal.roles
+        form = self.public_form(resource, roles)
+        editor = Editor(resource.visible(roles), resource.writable(roles), form, self._forms[resource.name].update)
+        return _PATCHES[kind](editor, content)
+
+    async def patch(
+        self,
+        resource: ResourceClass,
+        id_text: str,
+        principal: Principal,
+        patch: Patch,
+        preconditions: Preconditions = NO_PRECONDITIONS,
+        *,
+        only: DocumentTest | None = None,
+        within: Transaction | None = None,
+    ) -> Found:
+        """Apply `patch`, which `prepare` made for the same caller, to one document that is as `only` demands.
+
+        Raises as `replace` does, and Inapplicable where a JSON Patch does not fit the document.
+        """
+        return await self._update(resource, id_text, principal, preconditions, patch.apply, only=only, within=within)
 
     async def delete(
         self,
@@ -182,27 +224,24 @@ class Store:
         id_text: str,
         principal: Principal,
         preconditions: Preconditions = NO_PRECONDITIONS,
+        *,
+        only: DocumentTest | None = None,
+        within: Transaction | None = None,
     ) -> Position:
-        """Delete one document; returns the position that includes the deletion.
+        """Delete one document that is as `only` demands; returns the position that includes the deletion.
 
         Raises NotFound, Forbidden, Stale, Contended.
         """
         document_id = parse_id(resource, id_text)
-        async with self._lock(resource, document_id), self.database.session() as session:
-            attempts = Attempts()
+        async with self._writing(resource, document_id, within) as (session, attempts):
             while True:
-                stored = await self._read_for_write(resource, document_id, principal, preconditions, session)
+                stored = await self._read_for_write(resource, document_id, principal, preconditions, session, only)
                 if not resource.allows("delete", principal, stored):
                     raise Forbidden(f"you may not delete this document of {resource.name}")
                 with refusing(resource):
                     if await self.database.delete_if_unchanged(resource.name, stored, session):
                         return self.database.position(session)
                 await attempts.pause()
-
-    def _editor(self, resource: ResourceClass, principal: Principal) -> Editor:
-        roles = principal.roles
-        form = self.public_form(resource, roles)
-        return Editor(resource.visible(roles), resource.writable(roles), form, self._forms[resource.name].update)
 
     def _parse(self, resource: ResourceClass, principal: Principal, body: Any) -> dict[str, Any]:
         visible, writable = resource.visible(principal.roles), resource.writable(principal.roles)
@@ -215,10 +254,11 @@ class Store:
         principal: Principal,
         preconditions: Preconditions,
         session: Session,
+        only: DocumentTest | None,
     ) -> Stored:
         with driver_errors():
             stored = await self.database.latest(resource.name).find_one({"_id": document_id}, session=session)
-        if stored is None or not resource.allows("read", principal, stored):
+        if stored is None or not resource.allows("read", principal, stored) or (only and not only(stored)):
             raise NotFound(f"there is no such document in {resource.name}")
         if preconditions:
             form = self.public_form(resource, principal.roles)
@@ -232,24 +272,28 @@ class Store:
         principal: Principal,
         preconditions: Preconditions,
         compute: Callable[[Stored], dict[str, Any]],
+        *,
+        only: DocumentTest | None = None,
+        within: Transaction | None = None,
     ) -> Found:
         """Read, `compute` the new values from the stored document, validate, and write if it is unchanged; or retry.
 
         A cancellation during the write leaves it to the server whether it happened, as a lost connection does.
         """
         document_id = parse_id(resource, id_text)
-        async with self._lock(resource, document_id), self.database.session() as session:
-            attempts = Attempts()
+        async with self._writing(resource, document_id, within) as (session, attempts):
             while True:
-                stored = await self._read_for_write(resource, document_id, principal, preconditions, session)
+                stored = await self._read_for_write(resource, document_id, principal, preconditions, session, only)
                 if not resource.allows("update", principal, stored):
                     raise Forbidden(f"you may not change this document of {resource.name}")
+                # What `compute` refuses are the caller's own values, so there is nothing to mask.
+                values = compute(stored)
                 with masking(resource, principal):
-                    new = self._next(resource, stored, compute(stored))
+                    new = self._next(resource, stored, values)
                 if not resource.allows("update", principal, new):
                     raise Forbidden("you may not change the document into this")
                 with masking(resource, principal):
-                    written = await self._replace(resource, stored, new, session)
+                    written = await self._replace(resource, stored, new, session, within)
                 if written is not None:
                     return self.found(resource, principal, written, self.database.position(session))
                 await attempts.pause()
@@ -267,14 +311,17 @@ class Store:
         bookkeeping["revision"] = revision + 1 if isinstance(revision, int) and usable else 1
         return validate_whole(resource, values | bookkeeping)
 
-    async def _replace(self, resource: ResourceClass, read: Stored, new: Stored, session: Session) -> Stored | None:
+    async def _replace(
+        self, resource: ResourceClass, read: Stored, new: Stored, session: Session, within: Transaction | None
+    ) -> Stored | None:
         """Write `new` if the stored document still is `read`; returns what was written, None when it is not.
 
         Fields that the class does not declare are kept, because a newer version of the class may have written them,
         as long as the collection's validator lets them stay.
         """
         undeclared = {name: value for name, value in read.items() if name not in resource.fields}
-        candidates = [new | undeclared, new] if undeclared else [new]
+        stripped = within is not None and (resource.name, read["_id"]) in within.stripped
+        candidates = [new | undeclared, new] if undeclared and not stripped else [new]
         for candidate in candidates:
             try:
                 with refusing(resource):
@@ -283,7 +330,36 @@ class Store:
             except DocumentRefused:
                 if candidate is candidates[-1]:
                     raise
+                if within is not None:  # the refusal has ended it
+                    within.stripped.add((resource.name, read["_id"]))
+                    raise Conflicted from None
         return None
 
-    def _lock(self, resource: ResourceClass, document_id: Any) -> asyncio.Lock:
-        return self._writers.setdefault((resource.name, document_id), asyncio.Lock())
+    @contextlib.asynccontextmanager
+    async def _session(self, within: Transaction | None) -> AsyncIterator[Session]:
+        if within is not None:
+            yield within.session
+        else:
+            async with self.database.session() as session:
+                yield session
+
+    @contextlib.asynccontextmanager
+    async def _writing(
+        self, resource: ResourceClass, document_id: Any, within: Transaction | None
+    ) -> AsyncIterator[tuple[Session, Attempts | Transaction]]:
+        """The session of a write, and what to do when another writer was faster. A transaction has its locks."""
+        if within is not None:
+            yield within.session, within
+        else:
+            async with self.alone(resource, [document_id]), self.database.session() as session:
+                yield session, Attempts()
+
+    @contextlib.asynccontextmanager
+    async def alone(self, resource: ResourceClass, document_ids: Iterable[Any]) -> AsyncIterator[None]:
+        """Hold back this process's other writers of these documents."""
+        async with contextlib.AsyncExitStack() as held:
+            # In one order for everybody, so that two who want several never wait for each other.
+            for document_id in sorted(set(document_ids), key=repr):
+                lock = self._writers.setdefault((resource.name, document_id), asyncio.Lock())
+                await held.enter_async_context(lock)
+            yield

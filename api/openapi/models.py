@@ -2,11 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
 from documents import Forms, ResourceClass, references_of
+
+
+class JsonPatchOperation(BaseModel):
+    """One operation of a JSON Patch (RFC 6902, section 4)."""
+
+    op: Literal["add", "remove", "replace", "move", "copy", "test"]
+    path: Annotated[str, Field(description="A JSON Pointer (RFC 6901).")]
+    source: Annotated[str, Field(alias="from", default="", description="For `move` and `copy`: where the value is.")]
+    value: Annotated[Any, Field(default=None, description="For `add`, `replace` and `test`.")]
+
+
+class JsonPatchBody(RootModel[list[JsonPatchOperation]]):
+    """Operations, applied in order, or not at all."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [[{"op": "test", "path": "/revision", "value": 7}]]})
+
+
+_Paths = dict[str, Any]
+_Numbers = dict[str, int | float | str]
+
+
+class UpdateOperators(BaseModel):
+    """MongoDB's update operators, each with dotted paths."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    set_: Annotated[_Paths, Field(alias="$set", default_factory=dict, description="Set to a value.")]
+    unset: Annotated[_Paths, Field(alias="$unset", default_factory=dict, description="Remove; the operand is ignored.")]
+    inc: Annotated[_Numbers, Field(alias="$inc", default_factory=dict, description="Add a number.")]
+    mul: Annotated[_Numbers, Field(alias="$mul", default_factory=dict, description="Multiply by a number.")]
+    min: Annotated[_Paths, Field(alias="$min", default_factory=dict, description="Set if less than what is there.")]
+    max: Annotated[_Paths, Field(alias="$max", default_factory=dict, description="Set if greater than what is there.")]
+    push: Annotated[
+        _Paths,
+        Field(alias="$push", default_factory=dict, description="Append; or `{$each, $position, $slice}`."),
+    ]
+    add_to_set: Annotated[
+        _Paths, Field(alias="$addToSet", default_factory=dict, description="Append what is not there; or `{$each}`.")
+    ]
+    pull: Annotated[
+        _Paths, Field(alias="$pull", default_factory=dict, description="Remove elements: a value or a condition.")
+    ]
+
+
+#: Bodies that are the same for all classes.
+PATCH_MODELS: list[type[BaseModel]] = [JsonPatchBody, UpdateOperators]
 
 
 def page_model(resource: ResourceClass, forms: Forms) -> type[BaseModel]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from api.bodies import JSON, MERGE_PATCH
+from api.bodies import JSON, JSON_PATCH, MERGE_PATCH, OPERATORS
 from api.negotiation import CSV, EVENTS, NDJSON
 from api.openapi.answers import (
     ETAG,
@@ -20,7 +20,7 @@ from api.openapi.answers import (
     header_parameter,
     query_parameter,
 )
-from api.openapi.models import page_model
+from api.openapi.models import JsonPatchBody, UpdateOperators, page_model
 from api.settings import Settings
 from documents import Forms, ResourceClass, encode_json, references_of
 
@@ -228,12 +228,35 @@ class Operations:
         return self._operation(
             "patch",
             f"Change one of {self._name}",
-            "JSON Merge Patch (RFC 7396): fields that the patch names are set, null removes a field. The resulting "
+            "JSON Merge Patch (RFC 7396): fields that the patch names are set, null removes a field. JSON Patch (RFC "
+            "6902), or MongoDB's update operators: both act on the document as this caller sees it. The resulting "
             "document is validated as a whole. No concurrent write is lost.",
             answers,
             parameters=[IF_MATCH],
-            requestBody=self._body(self._forms.update, MERGE_PATCH, JSON),
+            requestBody=self.patch_body(),
         )
+
+    def patch_body(self) -> dict[str, Any]:
+        """The body of a patch, by media type."""
+        body = self._body(self._forms.update, MERGE_PATCH, JSON)
+        name, value = next(
+            ((name, value) for example in self._resource.declared.examples for name, value in example.items()),
+            ("name", None),
+        )
+        body["content"] |= {
+            JSON_PATCH: {
+                "schema": {"$ref": REF.format(model=JsonPatchBody.__name__)},
+                "example": [
+                    {"op": "test", "path": "/revision", "value": 7},
+                    {"op": "replace", "path": f"/{name}", "value": value},
+                ],
+            },
+            OPERATORS: {
+                "schema": {"$ref": REF.format(model=UpdateOperators.__name__)},
+                "example": {"$set": {name: value}},
+            },
+        }
+        return body
 
     def patch_with(self, form: type[BaseModel], description: str) -> dict[str, Any]:
         """`PATCH /{name}/{id}` with a form of its own, where the class's fields have other ways to change."""
