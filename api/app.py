@@ -16,6 +16,7 @@ from api import (
     openapi,
     pages,
     password_routes,
+    schema_routes,
     session_routes,
     ticket_routes,
     user_routes,
@@ -73,6 +74,7 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
     key_forms = forms_of(keys)
     router.include_router(key_routes.key_router(keys, key_forms, settings))
     router.include_router(ticket_routes.router, dependencies=[JSON_ONLY])
+    router.include_router(schema_routes.schema_router(registry))
     router.include_router(websocket.router)
     models: list[type[BaseModel]] = [
         *session_routes.MODELS,
@@ -80,6 +82,7 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
         *password_routes.models(settings),
         *user_routes.MODELS,
         *ticket_routes.MODELS,
+        *schema_routes.MODELS,
     ]
     models += [user_forms.public, openapi.page_model(users, user_forms)]
     models += [key_forms.create, key_forms.public, openapi.page_model(keys, key_forms)]

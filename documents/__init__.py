@@ -77,7 +77,7 @@ from documents.resources import BOOKKEEPING, LiveDocument, Registry, Resource, R
 from documents.schema import Action, install, install_one, json_schema
 from documents.sessions import Renewal, Sessions
 from documents.shapes import Fields
-from documents.sorting import BY_ID, Sort, SortKey, parse_sort, sort_documents
+from documents.sorting import BY_ID, Sort, SortKey, parse_sort, sort_documents, sortable_names
 from documents.store import Found, Store
 from documents.tailer import ChangeStream
 from documents.tickets import LIFETIME as TICKET_LIFETIME
@@ -233,6 +233,7 @@ __all__ = [
     "role",
     "signed_in",
     "sort_documents",
+    "sortable_names",
     "utc_now",
     "where",
     "words_filter",

@@ -87,9 +87,9 @@ def _target(field: Field, registry: Registry) -> ResourceClass | None:
     return next((registry.get(m.resource) for m in field.markers if isinstance(m, References)), None)
 
 
-def references_of(resource: ResourceClass) -> list[str]:
-    """The public names of the fields that refer to documents."""
-    return [f.public for f in resource.fields.values() if any(isinstance(m, References) for m in f.markers)]
+def references_of(resource: ResourceClass) -> dict[str, str]:
+    """The fields that refer to documents, by public name, and the resources that they refer to."""
+    return {f.public: m.resource for f in resource.fields.values() for m in f.markers if isinstance(m, References)}
 
 
 class Expansions:

@@ -63,6 +63,11 @@ def parse_sort(names: Sequence[str], fields: Fields, *, loc: tuple[str | int, ..
     return tuple(keys)
 
 
+def sortable_names(fields: Fields) -> list[str]:
+    """The public names of those of `fields` that a list can be sorted by."""
+    return [f.public for f in fields.values() if not isinstance(_resolve(f.public, fields), Fault)]
+
+
 def _resolve(path: str, fields: Fields) -> str | Fault:
     by_public = {f.public: f for f in fields.values()}
     first, *rest = path.split(".")

@@ -137,7 +137,7 @@ class Operations:
         ]
 
     def _expand(self) -> list[dict[str, Any]]:
-        references = references_of(self._resource)
+        references = list(references_of(self._resource))
         if not references:
             return []
         description = (

@@ -1,0 +1,75 @@
+"""`/schemas`: what programs build their forms and tables from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.api.servers import ADMIN_EMAIL, Server, User
+from tests.api.test_errors import problem
+
+
+@pytest.mark.parametrize("name", ["nope", "headwater_meta", "posts%2F", "$cmd", "Posts"])
+def test_class_that_there_is_not(anonymous: httpx.Client, name: str) -> None:
+    """404, internal collections included."""
+    problem(anonymous.get(f"/schemas/{name}"), 404, "not_found")
+
+
+def test_fields_that_the_caller_does_not_see(anonymous: httpx.Client, alice: User, server: Server) -> None:
+    """Are in no form; their types are not told either."""
+    admin = server.client(server.login(ADMIN_EMAIL))
+    for client, seen in ((anonymous, False), (alice.client, False), (admin, True)):
+        answer = client.get("/schemas/users")
+        properties = answer.json()["public"]["properties"]
+        assert ("email" in properties) is seen
+        assert ("moderator" in answer.text) is seen
+        assert {"id", "username"} <= set(properties)
+        assert "password_hash" not in answer.text
+        assert ("email" in answer.json()["sortable"]) is seen
+
+
+def test_forms(anonymous: httpx.Client) -> None:
+    """They are JSON Schemas, and the documents of the API are valid by them."""
+    content = anonymous.get("/schemas/posts").json()
+    for form in ("public", "create", "update"):
+        Draft202012Validator.check_schema(content[form])
+    create = Draft202012Validator(content["create"])
+    assert create.is_valid({"title": "A"})
+    assert not create.is_valid({"title": ""})
+    assert not create.is_valid({"title": "A", "author_id": "65f000000000000000000000"})
+    assert all(create.is_valid(example) for example in content["create"]["examples"])
+    assert Draft202012Validator(content["update"]).is_valid({"body": None})
+
+
+def test_document_by_its_form(anonymous: httpx.Client, post: dict[str, Any]) -> None:
+    """What is read has the public form."""
+    public = anonymous.get("/schemas/posts").json()["public"]
+    assert [error.message for error in Draft202012Validator(public).iter_errors(post)] == []
+
+
+def test_list_of_classes(anonymous: httpx.Client) -> None:
+    """By name, with what each offers."""
+    answer = anonymous.get("/schemas")
+    assert answer.headers["cache-control"] == "private, no-cache"
+    by_name = {item["name"]: item for item in answer.json()["items"]}
+    assert list(by_name) == sorted(by_name)
+    assert {"posts", "comments", "users"} <= set(by_name)
+    posts = by_name["posts"]
+    assert (posts["label"], posts["generic"], posts["live"]) == ("Post", True, True)
+    assert posts["searchable"] == ["title", "body"]
+    assert {"id", "title", "created_at"} <= set(posts["sortable"])
+    assert "tags" not in posts["sortable"]
+    assert posts["references"] == {"author_id": "users"}
+    assert posts["reports"] == ["tags"]
+    assert by_name["users"]["generic"] is False
+
+
+def test_methods(anonymous: httpx.Client) -> None:
+    """Read only, as JSON."""
+    for path in ("/schemas", "/schemas/posts"):
+        assert anonymous.head(path).status_code == 200
+        problem(anonymous.get(path, headers={"Accept": "text/csv"}), 406, "not_acceptable")
+        assert anonymous.options(path).headers["allow"] == "GET, HEAD"
