@@ -111,7 +111,11 @@ async def register(request: Request, services: ServicesOf) -> Response:
 @router.head("/users/me", include_in_schema=False)
 @router.get(
     "/users/me",
-    **openapi.by_session(openapi.operation("get_own_account", "Your own account", "", 200, AccountPublic, 401, 503)),
+    **openapi.by_session(
+        openapi.operation(
+            "get_own_account", "Your own account", "With what others do not see of it.", 200, AccountPublic, 401, 503
+        )
+    ),
 )
 async def own_account(caller: SessionCaller, services: ServicesOf) -> Response:
     account = await services.accounts.user(caller.principal)

@@ -163,7 +163,9 @@ def key_of(request: Request) -> str | None:
 
 def claim_id(request: Request, caller: Caller, key: str) -> str:
     """The name of a claim. A hash: keys are the clients' own, and some hold what is nobody's concern."""
-    parts = [str(caller.principal.user_id), request.method, request.scope["path"], key]
+    credential = caller.credential
+    by_key = credential.id if credential is not None and credential.is_key else None
+    parts = [str(caller.principal.user_id), str(by_key), request.method, request.scope["path"], key]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from api.callers import API_KEY_HEADER
 from api.openapi.answers import REF, error_answers, header_parameter
+from api.openapi.examples import add_examples
 from api.problems import ProblemDetails
 from api.versions import HEADER, version_of
 
@@ -45,6 +46,7 @@ def install_openapi(app: FastAPI, models: list[type[BaseModel]], token_url: str)
             # Anonymous callers see what the rules give them, so a token is an option and not a demand.
             document["security"] = [{}, {"bearer": []}, {"password": []}, {"apiKey": []}]
             _add_version(document["paths"])
+            add_examples(document)
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -58,7 +60,7 @@ def _add_version(paths: dict[str, Any]) -> None:
         if (version := version_of(path)) is None:
             continue
         parameter = header_parameter(HEADER, "The version that the client was made for. Another one is refused.")
-        parameter |= {"schema": {"type": "string", "enum": [version]}, "example": version}
+        parameter |= {"schema": {"type": "string", "pattern": f"^{version}$"}, "example": version}
         for item in methods.values():
             item.setdefault("parameters", []).append(parameter)
             item["responses"] |= {str(status): answer for status, answer in error_answers(400).items()}

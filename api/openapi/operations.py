@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastapi import Response
 from pydantic import BaseModel
 
 from api.bodies import JSON, JSON_PATCH, MERGE_PATCH, OPERATORS
@@ -23,6 +24,8 @@ from api.openapi.answers import (
 from api.openapi.models import JsonPatchBody, UpdateOperators, page_model
 from api.settings import Settings
 from documents import Forms, ResourceClass, encode_json, references_of
+
+_EVENT = 'event: delete\ndata: {"type":"event","op":"delete","id":"6b02c1e9c1e9111478612819"}\n\n'
 
 
 class Operations:
@@ -80,7 +83,7 @@ class Operations:
                     JSON: {"schema": {"$ref": REF.format(model=self._page.__name__)}},
                     NDJSON: {"schema": {"type": "string"}, "example": '{"id":"6b02c1e9c1e9111478612819"}\n'},
                     CSV: {"schema": {"type": "string"}, "example": "id\r\n6b02c1e9c1e9111478612819\r\n"},
-                    EVENTS: {"schema": {"type": "string"}},
+                    EVENTS: {"schema": {"type": "string"}, "example": _EVENT},
                 },
                 "headers": {
                     "X-Position": POSITION,
@@ -185,7 +188,8 @@ class Operations:
             answers,
             parameters=[IDEMPOTENCY_KEY],
             requestBody={"required": True, "content": body},
-        )
+            # FastAPI would add an answer in JSON.
+        ) | {"response_class": Response}
 
     def get(self) -> dict[str, Any]:
         """`GET /{name}/{id}`."""
@@ -270,6 +274,10 @@ class Operations:
             204: {"description": "The document is deleted.", "headers": {"X-Position": POSITION}},
             **error_answers(401, 403, 404, 412, 422, 503),
         }
-        return self._operation("delete", f"Delete one of {self._name}", "", answers, parameters=[IF_MATCH]) | {
-            "status_code": 204
-        }
+        return self._operation(
+            "delete",
+            f"Delete one of {self._name}",
+            "It is gone for everybody. Live views that showed it get a `delete` event.",
+            answers,
+            parameters=[IF_MATCH],
+        ) | {"status_code": 204}

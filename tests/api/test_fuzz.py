@@ -15,24 +15,43 @@ from tests.api.servers import Server
 pytestmark = pytest.mark.fuzz
 
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))
+#: What is not on: object_level_authorization, which takes two users' tokens; tests of access rules have more of them.
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
     "content_type_conformance",
     "response_headers_conformance",
     "response_schema_conformance",
+    "negative_data_rejection",
+    "positive_data_acceptance",
     "unsupported_method",
     "allow_header_conformance",
     "use_after_free",
     "ensure_resource_availability",
     "missing_required_header",
+    "ignored_auth",
 )
+# Without `auto-signup = false` it would register a user and sign in, and then nothing would be anonymous.
+# To the statuses that valid data may get by default are added: 412 for a tag that is not the document's, and 422 for
+# what no JSON Schema can say, such as the text of a filter, a common password, or a key that was used before.
+CONFIG = """
+hooks = "hooks.py"
+[auth]
+auto-signup = false
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 412, 422, 429, "5xx"]
+"""
+HOOKS = """
+import schemathesis
+
+schemathesis.serializer.alias("application/x-ndjson", "text/plain")
+"""
 
 
 def schemathesis(server: Server, directory: Path, seconds: int, *arguments: str) -> None:
     """Run schemathesis for `seconds`; its report is the message of a failure."""
-    # It would register a user of its own accord and sign in, and then nothing would be anonymous.
-    (directory / "schemathesis.toml").write_text("[auth]\nauto-signup = false\n")
+    (directory / "schemathesis.toml").write_text(CONFIG)
+    (directory / "hooks.py").write_text(HOOKS)
     done = subprocess.run(  # noqa: S603 - our own test tool
         [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),
@@ -50,6 +69,7 @@ def schemathesis(server: Server, directory: Path, seconds: int, *arguments: str)
     )
     assert done.returncode == 0, done.stdout[-12_000:] + done.stderr[-2_000:]
     assert "passed" in done.stdout
+    assert "✅ Stateful" in done.stdout, done.stdout[-2_000:]
 
 
 @pytest.mark.timeout(SECONDS * 2 + 180)

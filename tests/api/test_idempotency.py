@@ -12,7 +12,7 @@ import pytest
 from bson import ObjectId
 from pymongo.database import Database
 
-from tests.api.servers import User, wait_until
+from tests.api.servers import Server, User, wait_until
 from tests.api.test_errors import places, problem
 
 CLAIMS = "headwater_idempotency"
@@ -108,6 +108,20 @@ def test_another_caller(alice: User, bob: User, key: str, title: str) -> None:
     mine, theirs = create(alice, key, title=title), create(bob, key, title=title)
     assert (mine.status_code, theirs.status_code) == (201, 201)
     assert mine.json()["id"] != theirs.json()["id"]
+
+
+def test_api_key(server: Server, alice: User, key: str, title: str) -> None:
+    """Is a caller of its own, whose keys are not its owner's."""
+    made = alice.client.post("/api-keys", json={"name": "import", "scopes": ["posts:write"]})
+    assert made.status_code == 201, made.text
+    secret = made.json()["key"]
+    server.secrets.append(secret)
+    headers = {"X-API-Key": secret, "Idempotency-Key": key}
+    mine = create(alice, key, title=title)
+    answers = [server.client().post("/posts", json={"title": title}, headers=headers) for _ in range(2)]
+    assert [answer.status_code for answer in (mine, *answers)] == [201] * 3
+    assert answers[0].content == answers[1].content
+    assert mine.json()["id"] != answers[0].json()["id"]
 
 
 def test_another_address(alice: User, post: dict[str, Any], key: str, title: str) -> None:

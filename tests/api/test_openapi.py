@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from api.problems import CODES
@@ -46,6 +47,37 @@ def test_every_operation_is_described(document: dict[str, Any]) -> None:
     for path, method, item in operations(document):
         assert item["summary"], (path, method)
         assert [status for status in item["responses"] if status[0] == "2"], (path, method)
+
+
+def contents(item: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Media type and description of each body and each successful answer of an operation."""
+    successes = [answer for status, answer in item["responses"].items() if status[0] == "2"]
+    return [pair for one in (item.get("requestBody", {}), *successes) for pair in one.get("content", {}).items()]
+
+
+def examples_of(content: dict[str, Any], document: dict[str, Any]) -> list[Any]:
+    """The examples that stand at a body, or at the schema that it refers to."""
+    if "example" in content:
+        return [content["example"]]
+    name = content["schema"]["$ref"].rpartition("/")[2]
+    found: list[Any] = document["components"]["schemas"][name].get("examples", [])
+    return found
+
+
+def test_every_operation_has_examples(document: dict[str, Any]) -> None:
+    """Of its bodies, its successful answers and its path, valid by their schemas; and every parameter is described."""
+    for path, method, item in operations(document):
+        assert item["description"], (path, method)
+        for parameter in item.get("parameters", []):
+            assert parameter.get("description") or parameter["in"] == "path", (path, method, parameter["name"])
+            assert "example" in parameter or not parameter["required"], (path, method, parameter["name"])
+        for media_type, content in contents(item):
+            examples = examples_of(content, document)
+            assert examples, (path, method, media_type)
+            schema = content["schema"] | {"components": document["components"]}
+            for example in examples:
+                faults = [fault.message for fault in OAS31Validator(schema).iter_errors(example)]
+                assert faults == [], (path, method, media_type)
 
 
 def test_every_operation_documents_its_errors(document: dict[str, Any]) -> None:
