@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +21,7 @@ import typer
 
 from api import (
     IN_MEMORY,
+    STARTUP_ERRORS,
     Application,
     Background,
     Counters,
@@ -45,6 +46,7 @@ from documents import (
     ApiKeys,
     Audit,
     ChangeStream,
+    Checkpoint,
     Checkpoints,
     Claims,
     Credentials,
@@ -55,7 +57,9 @@ from documents import (
     DeclarationError,
     Demo,
     DocumentsError,
+    Duplicate,
     EmbeddedDatabase,
+    EntryCodec,
     Expansions,
     Exports,
     Heartbeat,
@@ -67,12 +71,28 @@ from documents import (
     Sessions,
     Store,
     Tickets,
+    always,
     bind_classes,
     install,
     live_collections,
     open_database,
 )
-from realtime import ConnectionManager, Feed, History, Principals, Snapshots, Upkeep, ViewIndex
+from realtime import (
+    ConnectionManager,
+    Feed,
+    History,
+    LogPast,
+    OplogPast,
+    Past,
+    Principals,
+    Recovery,
+    RedisLog,
+    Relay,
+    RelayedSource,
+    Snapshots,
+    Upkeep,
+    ViewIndex,
+)
 
 logger = logging.getLogger("headwater")
 
@@ -122,13 +142,21 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         counters = Counters(settings.redis_url.get_secret_value() if settings.redis_url else None, database.id)
         stack.push_async_callback(counters.close)
 
-        feed = await _start_feed(stack, settings, database, registry)
+        feed, pasts = await _start_feed(stack, settings, database, registry)
         views = ViewIndex(store, positions)
         lists = Lists(database, store, CursorCodec(secret))
         snapshots = Snapshots(feed, lists)
         manager = ConnectionManager(feed, views, snapshots, positions, outbox_max_bytes=settings.outbox_max_bytes)
         principals = Principals(Credentials(database, registry), manager)
         feed.add_listener(principals.on_entry)
+        manager.recovery = Recovery(
+            feed.history,
+            pasts,
+            principals.on_past,
+            max_entries=settings.history_events,
+            max_bytes=settings.history_max_bytes,
+        )
+        stack.callback(manager.recovery.stop)
         manager.start()
         stack.push_async_callback(manager.stop)
         yield Services(
@@ -167,30 +195,63 @@ def _mail(settings: Settings, background: Background) -> Mail:
 
 async def _start_feed(
     stack: contextlib.AsyncExitStack, settings: Settings, database: Database, registry: Registry
-) -> Feed:
+) -> tuple[Feed, list[Past]]:
+    """The feed, and where what precedes its history can be read, the nearest first."""
     history = History(settings.history_events, settings.history_max_bytes)
     if isinstance(database, MemoryDatabase):
         feed = Feed(database, database, history)
         await feed.start(None)
         stack.push_async_callback(feed.stop)
-        return feed
+        return feed, []
     checkpoints = Checkpoints(database.raw)
     await checkpoints.install()
-    checkpoint = await checkpoints.latest()
-    if checkpoint is not None:
-        age = dt.datetime.now(dt.UTC).timestamp() - checkpoint.position.timestamp.time
-        if age > MAX_REPLAY.total_seconds():
-            checkpoint = None
-    source = ChangeStream(database.raw, live_collections(registry), checkpoint)
+    collections = live_collections(registry)
+
+    def open_stream(checkpoint: Checkpoint | None) -> ChangeStream:
+        return ChangeStream(database.raw, collections, checkpoint)
+
+    async def stored() -> Checkpoint | None:
+        return await checkpoints.latest(MAX_REPLAY)
+
+    def open_past(checkpoint: Checkpoint) -> ChangeStream:
+        return ChangeStream(database.raw, collections, checkpoint, raise_history_lost=True)
+
+    checkpoint = await stored()
+    pasts: list[Past] = [OplogPast(checkpoints, open_past)]
+    source: ChangeStream | RelayedSource
+    if settings.redis_url is None:
+        source = open_stream(checkpoint)
+        tails = always
+    else:
+        log = RedisLog(
+            settings.redis_url.get_secret_value(),
+            database.id,
+            EntryCodec(registry),
+            max_entries=settings.history_events,
+            max_bytes=settings.history_max_bytes,
+        )
+        stack.push_async_callback(log.close)
+        pasts.insert(0, LogPast(log))
+        relay = Relay(log, open_stream, stored, collections, MAX_REPLAY)
+        source = relayed = RelayedSource(log, open_stream, collections, checkpoint)
+        _own(stack, relay.run())
+
+        def tails() -> bool:
+            return relay.leading or relayed.direct
+
     heartbeat = Heartbeat(database.raw)
     feed = Feed(source, heartbeat, history)
     await feed.start(checkpoint.position if checkpoint else None)
     stack.push_async_callback(feed.stop)
-    upkeep = Upkeep(feed, checkpoints, database, registry, settings.schema_action)
-    for work in (heartbeat.run(), upkeep.run()):
-        task = asyncio.create_task(work)
-        stack.push_async_callback(_end, task)
-    return feed
+    # One worker's heartbeats and checkpoints are enough for all.
+    _own(stack, heartbeat.run(tails))
+    _own(stack, Upkeep(feed, checkpoints, database, registry, settings.schema_action).run(tails))
+    return feed, pasts
+
+
+def _own(stack: contextlib.AsyncExitStack, work: Coroutine[None, None, None]) -> None:
+    """Run `work` until the stack is left."""
+    stack.push_async_callback(_end, asyncio.create_task(work))
 
 
 async def _end(task: asyncio.Task[None]) -> None:
@@ -227,6 +288,28 @@ def _read_secret(path: Path) -> bytes:
     return secret
 
 
+@contextlib.asynccontextmanager
+async def shared_by_workers(settings: Settings) -> AsyncIterator[dict[str, str]]:
+    """What several workers share on one machine, while they run, as settings of theirs.
+
+    Raises one of `api.serving.STARTUP_ERRORS`.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        variables = {"HEADWATER_SECRET_KEY": _secret(settings).decode()}
+        if settings.embedded:
+            embedded = EmbeddedDatabase(settings.data_dir, settings.embedded_port, on_event=logger.warning)
+            stack.push_async_callback(embedded.stop)
+            variables["HEADWATER_MONGODB_URL"] = url = await embedded.start()
+            database = await open_database(url, settings.database)
+            stack.push_async_callback(database.close)
+            registry = Registry.load(settings.documents)
+            await bind_classes(database, registry)
+            await install(database, registry, settings.schema_action)
+            with contextlib.closing(Passwords()) as passwords:
+                await _first_admin(settings, Accounts(database, registry), passwords)
+        yield variables
+
+
 async def _first_admin(settings: Settings, accounts: Accounts, passwords: Passwords) -> None:
     """Create the first admin where there is none: as the settings say, or with a generated password, printed once."""
     if await accounts.has_admin():
@@ -237,7 +320,9 @@ async def _first_admin(settings: Settings, accounts: Accounts, passwords: Passwo
             return
         email, password = "admin@example.org", secrets.token_urlsafe(64)[: max(16, settings.password_min_length)]
         _say(f"First start: an admin was created. Username: admin  Password: {password}  (shown only now)")
-    await accounts.register("admin", email, await passwords.hash(password), roles=("user", "admin"))
+    # Another worker may be faster: then there is one.
+    with contextlib.suppress(Duplicate):
+        await accounts.register("admin", email, await passwords.hash(password), roles=("user", "admin"))
 
 
 def _refuse(error: Exception) -> typer.Exit:
@@ -270,8 +355,8 @@ def serve() -> None:
     """Serve the API."""
     settings = _settings()
     try:
-        started = serve_application(app, settings, _say)
-    except ListenRefused as error:
+        started = serve_application(app, settings, _say, shared_by_workers)
+    except (ListenRefused, *STARTUP_ERRORS) as error:
         raise _refuse(error) from None
     raise typer.Exit(0 if started else 1)
 

@@ -10,7 +10,7 @@ from api.mail_smtp import SmtpMailer
 from api.passwords import Passwords
 from api.resource_routes import answer_with
 from api.services import Services, ServicesOf
-from api.serving import Application, ListenRefused
+from api.serving import STARTUP_ERRORS, Application, ListenRefused
 from api.serving import serve as serve_application
 from api.settings import IN_MEMORY, Settings, SettingsRefused, load_settings
 from api.throttle import LoginThrottle
@@ -18,6 +18,7 @@ from api.tokens import Tokens
 
 __all__ = [
     "IN_MEMORY",
+    "STARTUP_ERRORS",
     "Application",
     "Background",
     "CallerOf",

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.app import create_app
 from api.services import Services
 from api.settings import Settings, SettingsRefused, load_settings
+from api.supervisor import Lifeline, Supervisor, inherited_socket, worker_command
 from documents import DatabaseAway, DatabaseRefused, DeclarationError
 
 #: Open requests and sockets may take this long to end after SIGTERM.
@@ -26,6 +27,9 @@ GRACE_SECONDS = 10
 
 #: What keeps a server from starting, each with one clear line.
 STARTUP_ERRORS = (SettingsRefused, DatabaseRefused, DatabaseAway, DeclarationError)
+
+
+Shared = Callable[[Settings], AbstractAsyncContextManager[dict[str, str]]]
 
 
 class ListenRefused(Exception):
@@ -90,10 +94,10 @@ class Application:
 class _Server(uvicorn.Server):
     """uvicorn, with the live connections drained before their sockets are closed, and a word when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, app: Application, say: Callable[[str], object]) -> None:
+    def __init__(self, config: uvicorn.Config, app: Application, on_ready: Callable[[], object]) -> None:
         super().__init__(config)
         self._application = app
-        self._say = say
+        self._on_ready = on_ready
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         asyncio.get_running_loop().call_soon_threadsafe(self._application.drain)
@@ -101,27 +105,53 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
-        if self.started and self._application.services is not None:
-            self._announce(self._application.services.settings)
-
-    def _announce(self, settings: Settings) -> None:
-        port = self.servers[0].sockets[0].getsockname()[1] if self.servers else settings.port
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self._say(f"Headwater is at   http://{host}:{port}/")
-        self._say(f"API docs          http://{host}:{port}/docs")
-        if settings.embedded:
-            self._say(f"Database          mongosh 'mongodb://127.0.0.1:{settings.embedded_port}/{settings.database}'")
-        self._say("Stop with Ctrl-C.")
+        if self.started:
+            self._on_ready()
 
 
-def serve(app: Application, settings: Settings, say: Callable[[str], object]) -> bool:
-    """Serve `app` until a signal ends it; whether it ever started. Configures logging. Raises ListenRefused."""
+def _announce(settings: Settings, listening: socket.socket, say: Callable[[str], object]) -> None:
+    port = listening.getsockname()[1]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    say(f"Headwater is at   http://{host}:{port}/")
+    say(f"API docs          http://{host}:{port}/docs")
+    if settings.embedded:
+        say(f"Database          mongosh 'mongodb://127.0.0.1:{settings.embedded_port}/{settings.database}'")
+    say("Stop with Ctrl-C.")
+
+
+def serve(app: Application, settings: Settings, say: Callable[[str], object], shared: Shared) -> bool:
+    """Serve `app` until a signal ends it; whether it ever started. Configures logging. Raises ListenRefused.
+
+    With several workers this process supervises them, and each of them serves. `shared` holds open what they share,
+    and gives the environment variables that tell them of it.
+    """
     logging.basicConfig(
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
         force=True,
     )
     logging.getLogger("pymongo").setLevel(logging.WARNING)
+    if (inherited := inherited_socket()) is not None:
+        lifeline = Lifeline.inherited()
+        with inherited:
+            return _serve_on(inherited, app, settings, lifeline.ready if lifeline else lambda: None)
+    with _listening_socket(settings) as listening:
+
+        def announce() -> None:
+            _announce(settings, listening, say)
+
+        if settings.workers == 1:
+            return _serve_on(listening, app, settings, announce)
+
+        async def supervise() -> bool:
+            async with shared(settings) as variables:
+                supervisor = Supervisor(settings.workers, worker_command(), os.environ | variables, listening)
+                return await supervisor.run(announce)
+
+        return asyncio.run(supervise())
+
+
+def _serve_on(listening: socket.socket, app: Application, settings: Settings, on_ready: Callable[[], object]) -> bool:
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -138,9 +168,9 @@ def serve(app: Application, settings: Settings, say: Callable[[str], object]) ->
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
     )
-    server = _Server(config, app, say)
+    server = _Server(config, app, on_ready)
     # A start that fails has said why; uvicorn then exits with a code of its own.
-    with _listening_socket(settings) as listening, contextlib.suppress(KeyboardInterrupt, SystemExit):
+    with contextlib.suppress(KeyboardInterrupt, SystemExit):
         server.run(sockets=[listening])
     return server.started
 

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
     environment: Literal["development", "production"] = "development"
     secret_key: SecretStr = SecretStr("")
     mongodb_url: SecretStr = SecretStr(EMBEDDED)
@@ -145,7 +146,11 @@ class Settings(BaseSettings):
         secret = self.secret_key.get_secret_value()
         if secret and len(secret.encode()) < MIN_SECRET_BYTES:
             found.append(f"HEADWATER_SECRET_KEY is shorter than {MIN_SECRET_BYTES} bytes")
+        if self.workers > 1 and self.mongodb_url.get_secret_value() == IN_MEMORY:
+            found.append("HEADWATER_WORKERS: a database in memory belongs to one process")
         if self.environment == "production":
+            if self.workers > 1 and self.redis_url is None:
+                found.append("HEADWATER_REDIS_URL must be set in production when HEADWATER_WORKERS is more than 1")
             if not secret:
                 found.append(f"HEADWATER_SECRET_KEY must be set in production, to at least {MIN_SECRET_BYTES} bytes")
             if self.embedded or self.mongodb_url.get_secret_value() == IN_MEMORY:

@@ -22,6 +22,7 @@ from documents.cursors import CursorCodec
 from documents.database import Database, MongoDatabase, Stored
 from documents.demo import Demo
 from documents.embedded import EmbeddedDatabase
+from documents.entry_codec import EntryCodec, Logged, NotAnEntry
 from documents.errors import (
     Contended,
     DatabaseAway,
@@ -59,7 +60,7 @@ from documents.filters import (
     parse_short,
 )
 from documents.forms import Forms, forms_of
-from documents.heartbeat import Heartbeat
+from documents.heartbeat import Heartbeat, always
 from documents.idempotency import Claim, Claims, KeptAnswer
 from documents.ids import allotted_id, parse_id, repeatable_ids
 from documents.lists import Count, ListQuery, Lists, Page, Result, words_filter
@@ -130,6 +131,7 @@ __all__ = [
     "Duplicate",
     "EmbeddedDatabase",
     "Entry",
+    "EntryCodec",
     "Expansion",
     "Expansions",
     "Export",
@@ -154,9 +156,11 @@ __all__ = [
     "ListQuery",
     "Lists",
     "LiveDocument",
+    "Logged",
     "MemoryDatabase",
     "MongoDatabase",
     "NdjsonLines",
+    "NotAnEntry",
     "NotFound",
     "Page",
     "Parameter",
@@ -197,6 +201,7 @@ __all__ = [
     "TooMany",
     "VisibleTo",
     "allotted_id",
+    "always",
     "anyone",
     "bind_classes",
     "canonical",

@@ -78,9 +78,13 @@ class Checkpoints:
         self._due = now + self._interval
         return True
 
-    async def latest(self) -> Checkpoint | None:
-        """The last checkpoint, or None if there is none."""
-        return await self._last({})
+    async def latest(self, max_age: dt.timedelta | None = None) -> Checkpoint | None:
+        """The last checkpoint, or None if there is none, or none that is younger than `max_age`."""
+        found = await self._last({})
+        if found is None or max_age is None:
+            return found
+        age = dt.datetime.now(dt.UTC).timestamp() - found.position.timestamp.time
+        return found if age <= max_age.total_seconds() else None
 
     async def at_or_before(self, position: Position) -> Checkpoint | None:
         """The last checkpoint from which the change after `position` can still be read, or None."""

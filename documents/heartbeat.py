@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
@@ -15,6 +16,11 @@ from documents.database import driver_errors
 from documents.errors import DatabaseAway, DocumentsError
 
 logger = logging.getLogger(__name__)
+
+
+def always() -> bool:
+    """True: of a process that is the only one."""
+    return True
 
 
 class Heartbeat:
@@ -28,12 +34,13 @@ class Heartbeat:
         #: Writes made, for metrics.
         self.beats = 0
 
-    async def run(self) -> None:
-        """Beat until cancelled. An unreachable database is logged once and tried again."""
+    async def run(self, needed: Callable[[], bool] = always) -> None:
+        """Beat while it is `needed`, until cancelled. An unreachable database is logged once and tried again."""
         away = False
         while True:
             try:
-                await self.poke()
+                if needed():
+                    await self.poke()
                 away = False
             except DocumentsError as error:
                 if not away:

@@ -3,10 +3,14 @@
 from realtime import protocol
 from realtime.connections import Connection, Refused, SubscribeRequest
 from realtime.feed import Feed, Heart, Source
+from realtime.feed_redis import RelayedSource
 from realtime.frames import Frame, message_frame
 from realtime.history import History
+from realtime.log_redis import RedisLog
 from realtime.manager import ConnectionManager
 from realtime.principals import Principals
+from realtime.recovery import LogPast, OplogPast, Past, Recovery
+from realtime.relay import Relay
 from realtime.snapshots import Snapshots
 from realtime.upkeep import Upkeep
 from realtime.views import View, ViewIndex, ViewQuery
@@ -18,8 +22,15 @@ __all__ = [
     "Frame",
     "Heart",
     "History",
+    "LogPast",
+    "OplogPast",
+    "Past",
     "Principals",
+    "Recovery",
+    "RedisLog",
     "Refused",
+    "Relay",
+    "RelayedSource",
     "Snapshots",
     "Source",
     "SubscribeRequest",

@@ -182,7 +182,7 @@ class Connection:
         ]
 
     def subscribe(self, request: SubscribeRequest) -> None:
-        """Begin a subscription. Answers `subscribed` at once; the rest follows. Raises Refused.
+        """Begin a subscription. Answers `subscribed` at once, or when older history was looked for. Raises Refused.
 
         Does nothing on a connection that is being closed.
         """
@@ -205,12 +205,23 @@ class Connection:
             self, request.id, request.query, view, request.sort, request.limit, snapshot=request.snapshot
         )
         self.subscriptions[request.id] = subscription
+        if resume_after is None and self._manager.within_reach(request, view.id):
+            subscription.start(None, recovering=request)
+            return
+        self.answer(request, view.id, resume_after)
+        subscription.start(resume_after)
+
+    def answer(self, request: SubscribeRequest, view: str, resume_after: Position | None) -> None:
+        """Answer a subscribe: with `since`, say whether the missed events follow or all is to be forgotten."""
         recovered = None if request.since is None else resume_after is not None
-        self.send_message(protocol.Subscribed(id=request.id, view=view.id, recovered=recovered))
+        self.send_message(protocol.Subscribed(id=request.id, view=view, recovered=recovered))
         if recovered is False and request.since is not None:
             stale = request.since[0]
             self.send_message(protocol.Reset(view=stale, reason=protocol.ResetReason.HISTORY_LOST))
-        subscription.start(resume_after)
+
+    async def recover(self, request: SubscribeRequest, view: str) -> Position | None:
+        """The position to resume after, looked for in older history too. Raises DatabaseAway."""
+        return await self._manager.recover(request, view, self.principal)
 
     def _will_have(self, subscription: Subscription) -> str:
         """The name of the view that a subscription has, or comes to when it is reset because rights have changed."""

@@ -32,6 +32,9 @@ class History:
         self._max_bytes = max_bytes
         self._entries: list[Entry] = []
         self._start = 0
+        #: Above the bounds, for entries that were put in front.
+        self._lent_entries = 0
+        self._lent_bytes = 0
         #: The resets among the entries, in order.
         self._resets: deque[Reset] = deque()
 
@@ -42,17 +45,19 @@ class History:
         """Forget everything; cover what is above `floor` from now on."""
         self._entries, self._start, self.bytes, self.floor = [], 0, 0, floor
         self._resets.clear()
+        self.return_lent()
 
     def append(self, entry: Entry) -> None:
         """Add the next entry; its position is above all earlier ones."""
         self._entries.append(entry)
-        self.bytes += _size(entry)
+        self.bytes += entry_size(entry)
         if isinstance(entry, Reset):
             self._resets.append(entry)
         # The newest entry always stays: a single one above the bound must still reach those who wait for it.
-        while len(self) > 1 and (len(self) > self._max_entries or self.bytes > self._max_bytes):
+        most, most_bytes = self._max_entries + self._lent_entries, self._max_bytes + self._lent_bytes
+        while len(self) > 1 and (len(self) > most or self.bytes > most_bytes):
             oldest = self._entries[self._start]
-            self.bytes -= _size(oldest)
+            self.bytes -= entry_size(oldest)
             self.floor = oldest.position
             if self._resets and self._resets[0] is oldest:
                 self._resets.popleft()
@@ -61,6 +66,24 @@ class History:
         if self._start > _COMPACT_AFTER and self._start * 2 > len(self._entries):
             del self._entries[: self._start]
             self._start = 0
+
+    def prepend(self, entries: Sequence[Entry], floor: Position) -> None:
+        """Put older entries in front: all that happened above `floor`, up to the present floor.
+
+        The bounds are raised by what they hold, until `return_lent`.
+        """
+        self._entries[: self._start] = entries
+        self._start = 0
+        self.floor = floor
+        size = sum(map(entry_size, entries))
+        self.bytes += size
+        self._lent_entries += len(entries)
+        self._lent_bytes += size
+        self._resets.extendleft(entry for entry in reversed(entries) if isinstance(entry, Reset))
+
+    def return_lent(self) -> None:
+        """Keep within the bounds again, from the next entry on."""
+        self._lent_entries = self._lent_bytes = 0
 
     def covers(self, position: Position, collection: str) -> bool:
         """Whether all that happened in `collection` above `position` can be told, change by change.
@@ -84,7 +107,8 @@ def concerns(entry: Entry, collection: str) -> bool:
     return isinstance(entry, Reset) and (entry.collections is None or collection in entry.collections)
 
 
-def _size(entry: Entry) -> int:
+def entry_size(entry: Entry) -> int:
+    """What an entry counts for in a bound, in bytes."""
     return entry.size if isinstance(entry, Change) else _SMALL_ENTRY_BYTES
 
 

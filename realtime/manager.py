@@ -11,6 +11,7 @@ from realtime.connections import Connection, Resolve, SubscribeRequest
 from realtime.feed import Feed
 from realtime.history import concerns
 from realtime.protocol import CloseCode
+from realtime.recovery import Recovery
 from realtime.snapshots import Snapshots
 from realtime.subscriptions import State, Subscription, reset_reason
 from realtime.views import View, ViewIndex
@@ -47,6 +48,8 @@ class ConnectionManager:
         self._rights_unknown = Position.ZERO
         self._tasks: list[asyncio.Task[None]] = []
         self.draining = False
+        #: How to reach back behind this worker's history; None where there is no way.
+        self.recovery: Recovery | None = None
 
     def start(self) -> None:
         """Listen to the feed and send heartbeats."""
@@ -152,15 +155,16 @@ class ConnectionManager:
 
     def user_changed(self, user_id: object, principal: Principal | None, position: Position) -> None:
         """A user's rights are now those of `principal` (None: the user may no longer sign in), as of `position`."""
-        self._note_rights_change(user_id, position)
+        self.note_rights_change(user_id, position)
         for connection in list(self._by_user.get(user_id, ())):
             if principal is None:
                 connection.close(CloseCode.FORBIDDEN)
             else:
                 connection.move(principal.within(connection.principal.scopes))
 
-    def _note_rights_change(self, user_id: object, position: Position) -> None:
-        self._rights_changed[user_id] = position
+    def note_rights_change(self, user_id: object, position: Position) -> None:
+        """Replay nothing to this user from before `position`."""
+        self._rights_changed[user_id] = max(position, self._rights_changed.get(user_id, Position.ZERO))
         if len(self._rights_changed) > MAX_RIGHTS_CHANGES:
             # Positions below the floor of the history cannot be resumed from in any case.
             floor = self.feed.history.floor
@@ -168,9 +172,13 @@ class ConnectionManager:
 
     def rights_unknown(self, position: Position, resolve: Resolve) -> None:
         """Any user's rights may have changed, as of `position`."""
-        self._rights_unknown = position
+        self.note_rights_unknown(position)
         for connection in list(self._connections):
             connection.recheck(resolve)
+
+    def note_rights_unknown(self, position: Position) -> None:
+        """Replay nothing to any user from before `position`."""
+        self._rights_unknown = max(position, self._rights_unknown)
 
     def credential_changed(self, collection: str, id: object, terms: Terms | None, position: Position) -> None:
         """A session or key is now good for `terms` (None: it has ended), as of `position`."""
@@ -181,7 +189,7 @@ class ConnectionManager:
             if terms is None:
                 connection.close(CloseCode.FORBIDDEN)
                 continue
-            self._note_rights_change(credential.user_id, position)
+            self.note_rights_change(credential.user_id, position)
             connection.move(connection.principal.within(terms.scopes))
             if credential.is_key:
                 connection.watch_expiry(terms.ends_at)
@@ -199,3 +207,16 @@ class ConnectionManager:
         if principal.signed_in and position < self._rights_unknown:
             return None
         return position if self.feed.history.covers(position, request.query.resource.name) else None
+
+    def within_reach(self, request: SubscribeRequest, view: str) -> bool:
+        """Whether `recover` may find what `recoverable` does not."""
+        if self.recovery is None or request.since is None:
+            return False
+        since_view, position = request.since
+        return since_view == view and self.feed.forked_at < position < self.feed.history.floor
+
+    async def recover(self, request: SubscribeRequest, view: str, principal: Principal) -> Position | None:
+        """As `recoverable`, after reaching back behind this worker's history. Raises DatabaseAway."""
+        if self.recovery is not None and request.since is not None:
+            await self.recovery.reach(request.since[1])
+        return self.recoverable(request, view, principal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from documents import (
@@ -13,6 +14,7 @@ from documents import (
     Credential,
     Credentials,
     Entry,
+    Reset,
     Standing,
     Stored,
     principal_from,
@@ -84,6 +86,18 @@ class Principals:
             self._user_changed(entry)
         elif entry.collection in (SESSIONS, API_KEYS):
             self._credential_changed(entry)
+
+    def on_past(self, entries: Sequence[Entry]) -> None:
+        """Hear of entries from before this worker's history: nothing older than a change of rights is replayed."""
+        for entry in entries:
+            if isinstance(entry, Reset):
+                if entry.collections is None or entry.collections & {USERS, SESSIONS, API_KEYS}:
+                    self._manager.note_rights_unknown(entry.position)
+            elif isinstance(entry, Change) and entry.before is not None:
+                if entry.collection == USERS and principal_from(entry.before) != principal_from(entry.after):
+                    self._manager.note_rights_change(entry.document_id, entry.position)
+                elif entry.collection == API_KEYS:
+                    self._manager.note_rights_change(entry.before.get("user_id"), entry.position)
 
     def _user_changed(self, change: Change) -> None:
         before, after = principal_from(change.before), principal_from(change.after)

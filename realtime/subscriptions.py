@@ -16,7 +16,7 @@ from realtime.history import concerns
 from realtime.views import View, ViewQuery
 
 if TYPE_CHECKING:
-    from realtime.connections import Connection
+    from realtime.connections import Connection, SubscribeRequest
 
 logger = logging.getLogger("headwater.subscriptions")
 
@@ -78,6 +78,8 @@ class Subscription:
         self._limit = limit
         self._snapshot = snapshot
         self._resume_after: Position | None = None
+        #: The request that is not answered yet, because older history is looked for.
+        self._recovering: SubscribeRequest | None = None
         self._reset = asyncio.Event()
         self._settled = asyncio.Event()
         self._reason: protocol.ResetReason | None = None
@@ -85,9 +87,13 @@ class Subscription:
         self._establishing: asyncio.Task[None] | None = None
         view.subscriptions.add(self)
 
-    def start(self, resume_after: Position | None) -> None:
-        """Begin. With `resume_after` the events above it are sent from history, and no snapshot."""
+    def start(self, resume_after: Position | None, *, recovering: SubscribeRequest | None = None) -> None:
+        """Begin. With `resume_after` the events above it are sent from history, and no snapshot.
+
+        With `recovering` older history is looked for first, and the request answered then.
+        """
         self._resume_after = resume_after
+        self._recovering = recovering
         self._task = asyncio.create_task(self._run(), name=f"subscription {self.id}")
         self._task.add_done_callback(self._task_ended)
 
@@ -204,6 +210,13 @@ class Subscription:
     async def _establish(self) -> None:
         self.state = State.READING
         feed = self.connection.feed
+        if self._recovering is not None:
+            resume_after = await self.connection.recover(self._recovering, self.view.id)
+            # From here to the assignment there is no await: it is answered once.
+            self.connection.answer(self._recovering, self.view.id, resume_after)
+            self._recovering, self._resume_after = None, resume_after
+            if self.ended:  # the client did not even take the answer
+                return
         if self._resume_after is not None:
             # Recovered: the missed events come first, then `ready`.
             after, self._resume_after = self._resume_after, None
@@ -272,6 +285,9 @@ class Subscription:
         reset = protocol.Reset(view=self.view.id, reason=reason)
         self._reset.clear()
         self._reason = None
+        if self._recovering is not None:
+            self.connection.send_message(protocol.Subscribed(id=self.id, view=self.view.id, recovered=False))
+            self._recovering = None
         self.connection.send(message_frame(reset))
         if self.ended:  # the client did not even take the reset
             return

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+from collections.abc import Callable
 
-from documents import Action, Checkpoints, Database, DocumentsError, Entry, Registry, Reset, install
+from documents import Action, Checkpoints, Database, DocumentsError, Entry, Registry, Reset, always, install
 from realtime.feed import Feed
 
 logger = logging.getLogger("headwater.upkeep")
@@ -36,11 +37,13 @@ class Upkeep:
         if isinstance(entry, Reset):
             self._schema_lost = True
 
-    async def run(self) -> None:
-        """Work until cancelled. What fails is logged and tried again at the next turn."""
+    async def run(self, saves: Callable[[], bool] = always) -> None:
+        """Work until cancelled; checkpoints are stored while `saves()`. What fails is tried again at the next turn."""
         while True:
             try:
-                await self._once()
+                await self._install()
+                if self._last is not None and saves():
+                    await self._checkpoints.save(self._last.checkpoint)
             except DocumentsError as error:
                 logger.warning("upkeep of the database failed, trying again: %s", error)
             except Exception:
@@ -48,7 +51,7 @@ class Upkeep:
                 logger.exception("upkeep of the database failed, trying again")
             await asyncio.sleep(INTERVAL.total_seconds())
 
-    async def _once(self) -> None:
+    async def _install(self) -> None:
         if self._schema_lost:
             # Cleared before the work, so that a drop during it is not forgotten, and set again if it fails.
             self._schema_lost = False
@@ -58,5 +61,3 @@ class Upkeep:
             except BaseException:
                 self._schema_lost = True
                 raise
-        if self._last is not None:
-            await self._checkpoints.save(self._last.checkpoint)

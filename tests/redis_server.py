@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,16 @@ class RedisServer:
             self._process.kill()
             self._process.wait(WAIT_SECONDS)
             self._process = None
+
+    def pause(self) -> None:
+        """Let it hang: connections stay open, and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     @contextlib.contextmanager
     def client(self) -> Iterator[redis.Redis]:

@@ -1,0 +1,193 @@
+"""Several worker processes on one port, as an operator and the clients see them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from tests.api.conftest import Starter
+from tests.api.servers import Live, Server, User, live, refused_start, serving, wait_until
+from tests.redis_server import RedisServer, running_redis
+
+#: Nothing says which worker accepts a connection; of so many, each of three has one (but for one time in 10,000).
+MANY = 24
+
+
+@pytest.fixture
+def redis(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[RedisServer]:
+    """The Redis that the workers share."""
+    with running_redis(tmp_path, free_port()) as server:
+        yield server
+
+
+@pytest.fixture
+def workers(
+    tmp_path: Path, redis: RedisServer, server_settings: Starter, free_port: Callable[[], int]
+) -> Iterator[Server]:
+    """Three workers, ready."""
+    with serving(tmp_path, free_port(), server_settings(workers="3", redis_url=redis.url)) as server:
+        wait_until(lambda: len(alive(server)) == 3)
+        yield server
+
+
+def alive(server: Server) -> list[int]:
+    """The process ids of the workers that have served and have not ended."""
+    served = [int(pid) for pid in re.findall(r"worker (\d+) serves", server.log)]
+    return [pid for pid in served if is_alive(pid)]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of ours runs."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+class Watcher:
+    """A client that resumes wherever it is sent, and keeps the titles that it has seen, and what it was told."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.titles: list[str] = []
+        self.recovered: list[bool | None] = []
+        self.told: list[str] = []
+        self._since: dict[str, str] | None = None
+        self._stack = contextlib.ExitStack()
+        self.live: Live | None = None
+
+    def connect(self) -> None:
+        """Subscribe, behind what was seen last."""
+        self.live = self._stack.enter_context(live(self.server))
+        since: dict[str, Any] = {"since": self._since} if self._since else {}
+        self.live.send(type="subscribe", id="1", resource="posts", filter={"status": "published"}, **since)
+        self._read_until("ready")
+
+    def _read_until(self, type: str) -> None:
+        assert self.live is not None
+        while True:
+            frame = self.live.receive()
+            self.told.append(frame["type"])
+            match frame["type"]:
+                case "subscribed":
+                    self.recovered.append(frame["recovered"])
+                case "event":
+                    self.titles.append(frame["document"]["title"])
+            if "position" in frame:
+                self._since = {"view": frame["view"], "position": frame["position"]}
+            if frame["type"] == type:
+                return
+
+    def read(self, titles: list[str]) -> None:
+        """Read until all of `titles` were seen, through every change of worker."""
+        while self.titles != titles:
+            assert titles[: len(self.titles)] == self.titles
+            try:
+                self._read_until("event")
+            except ConnectionClosed:
+                self._stack.close()
+                self.connect()
+
+    def close(self) -> None:
+        """Leave."""
+        self._stack.close()
+
+
+@contextlib.contextmanager
+def watching(server: Server, count: int) -> Iterator[list[Watcher]]:
+    """Clients, subscribed."""
+    watchers = [Watcher(server) for _ in range(count)]
+    try:
+        for watcher in watchers:
+            watcher.connect()
+        yield watchers
+    finally:
+        for watcher in watchers:
+            watcher.close()
+
+
+def publish(user: User, title: str) -> str:
+    """Create a published post through any worker."""
+    # A connection of its own: one that is kept alive may be closed by a worker that ends, just when it is used again.
+    headers = {"Authorization": f"Bearer {user.token}", "Connection": "close"}
+    url = f"{user.client.base_url}posts"
+    answer = httpx.post(url, json={"title": title, "status": "published"}, headers=headers, timeout=30)
+    assert answer.status_code == 201, answer.text
+    return title
+
+
+def test_worker_killed(workers: Server) -> None:
+    """Clients of all workers see every change once and in order, also those whose worker was killed."""
+    user = workers.register("mara")
+    with watching(workers, MANY) as watchers:
+        titles = [publish(user, f"before {n}") for n in range(5)]
+        for watcher in watchers:
+            watcher.read(titles)
+        victim, *others = alive(workers)
+        os.kill(victim, signal.SIGKILL)
+        titles += [publish(user, f"after {n}") for n in range(5)]
+        wait_until(lambda: len(alive(workers)) == 3)
+        assert set(others) < set(alive(workers))
+        titles += [publish(user, f"later {n}") for n in range(5)]
+        for watcher in watchers:
+            watcher.read(titles)
+        moved = [watcher for watcher in watchers if len(watcher.recovered) > 1]
+        assert 0 < len(moved) < MANY
+        assert all(watcher.recovered == [None, True] for watcher in moved)
+        assert not any("reset" in watcher.told for watcher in watchers)
+
+
+def test_rolling(workers: Server) -> None:
+    """At SIGHUP each worker is replaced; clients are told to go, and resume without a reset."""
+    user = workers.register("mara")
+    with watching(workers, MANY) as watchers:
+        before = alive(workers)
+        workers.process.send_signal(signal.SIGHUP)
+        titles: list[str] = []
+        while set(alive(workers)) & set(before) or len(alive(workers)) < 3:
+            titles.append(publish(user, f"meanwhile {len(titles)}"))
+        for watcher in watchers:
+            watcher.read(titles)
+        assert all("goaway" in watcher.told and "reset" not in watcher.told for watcher in watchers)
+        assert all(watcher.recovered[1:] == [True] * (len(watcher.recovered) - 1) for watcher in watchers)
+
+
+def test_supervisor_killed(workers: Server) -> None:
+    """Workers do not outlive their supervisor, which nobody could stop any more."""
+    pids = alive(workers)
+    workers.process.kill()
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))
+
+
+def test_stop(workers: Server) -> None:
+    """SIGTERM ends all workers in good order."""
+    pids = alive(workers)
+    workers.stop()
+    assert workers.process.returncode == 0
+    assert not any(is_alive(pid) for pid in pids)
+    workers.check_log()
+
+
+def test_workers_that_cannot_start(tmp_path: Path, server_settings: Starter, free_port: Callable[[], int]) -> None:
+    """When no worker starts the reason is told, and the exit code is 1."""
+    settings = server_settings(workers="2", mongodb_url=f"mongodb://127.0.0.1:{free_port()}", port=str(free_port()))
+    code, output = refused_start(tmp_path, settings)
+    assert code == 1
+    assert "no MongoDB server answers" in output
+
+
+def test_several_workers_without_what_they_share(tmp_path: Path, server_settings: Starter) -> None:
+    """A database in memory is refused, and in production Redis is needed."""
+    code, output = refused_start(tmp_path, server_settings(workers="2", mongodb_url="mongomock://"))
+    assert (code, "HEADWATER_WORKERS" in output) == (1, True)
+    code, output = refused_start(tmp_path, server_settings(workers="2", environment="production"))
+    assert (code, "HEADWATER_REDIS_URL" in output) == (1, True)
