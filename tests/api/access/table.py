@@ -1,0 +1,147 @@
+"""Who may do what: the declared outcome of every surface, for every persona and document. Read it as the policy.
+
+A block names surfaces and then, a line for each kind of document, the outcome for each persona. Outcomes:
+
+    ok      it happened, or the whole document came
+    part    the document came without the fields that only admins see
+    empty   an answer without the document
+    401     sign in (again)         403   not allowed        404   there is no such document
+    4501    the socket was closed: authentication failed
+
+    -       not tried: it would end the persona itself
+
+`dead` are three personas: an expired token, a session that was ended, and a user who was deactivated.
+"""
+
+from __future__ import annotations
+
+PERSONAS = ("anonymous", "user", "other", "moderator", "admin", "dead")
+
+#: Posts of `user`; a draft is what others may not see, `hidden` is what a moderator took down.
+POSTS = """
+GET {c} · GET {c} ?filter · GET {c} ?sort · GET {c} ?fields · GET {c} ?search · GET {c} ?count · GET {c} ?limit
+GET {c} ?cursor · GET {c} ?page · GET {c} ?page_size · HEAD {c} · short filter
+GET {c} application/x-ndjson · GET {c} text/csv
+            anonymous   user    other   moderator   admin   dead
+draft       empty       ok      empty   ok          ok      401
+published   ok          ok      ok      ok          ok      401
+hidden      empty       ok      empty   ok          ok      401
+
+GET {c} text/event-stream · event over SSE
+draft       empty       ok      empty   ok          ok      401
+published   ok          ok      ok      ok          ok      401
+hidden      empty       ok      empty   ok          ok      401
+
+ws subscribe · event · ws auth
+draft       empty       ok      empty   ok          ok      4501
+published   ok          ok      ok      ok          ok      4501
+hidden      empty       ok      empty   ok          ok      4501
+
+GET {c}/{id} · HEAD {c}/{id}
+draft       404         ok      404     ok          ok      401
+published   ok          ok      ok      ok          ok      401
+hidden      404         ok      404     ok          ok      401
+
+POST {c}
+draft       401         ok      ok      ok          ok      401
+published   401         ok      ok      ok          ok      401
+hidden      401         403     403     ok          ok      401
+
+PUT {c}/{id} · PATCH {c}/{id} application/json · PATCH {c}/{id} application/merge-patch+json · DELETE {c}/{id}
+draft       404         ok      404     ok          ok      401
+published   401         ok      403     ok          ok      401
+hidden      404         403     404     ok          ok      401
+"""
+
+#: Comments of `user`. There are no drafts.
+COMMENTS = "\n".join(line for line in POSTS.splitlines() if not line.startswith("draft "))
+
+#: Users: `own` is `user`'s account, `other's` somebody else's.
+USERS = """
+GET {c} · GET {c} ?filter · GET {c} ?sort · GET {c} ?fields · GET {c} ?search · GET {c} ?count · GET {c} ?limit
+GET {c} ?cursor · GET {c} ?page · GET {c} ?page_size · HEAD {c} · short filter
+GET {c} application/x-ndjson · GET {c} text/csv · GET {c} text/event-stream · GET {c}/{id} · HEAD {c}/{id}
+            anonymous   user    other   moderator   admin   dead
+own         401         part    part    part        ok      401
+other's     401         part    part    part        ok      401
+
+event over SSE
+other's     401         part    part    part        ok      401
+
+ws subscribe · ws auth
+own         empty       part    part    part        ok      4501
+other's     empty       part    part    part        ok      4501
+
+event
+other's     empty       part    part    part        ok      4501
+
+PATCH {c}/{id} application/json · PATCH {c}/{id} application/merge-patch+json · DELETE {c}/{id}
+own         401         403     403     403         -       401
+other's     401         403     403     403         ok      401
+"""
+
+#: Sessions of `user` and of somebody else. They have no routes; their own user and admins may watch them.
+SESSIONS = """
+ws subscribe · event · ws auth
+            anonymous   user    other   moderator   admin   dead
+own         empty       ok      empty   empty       ok      4501
+other's     empty       empty   empty   empty       ok      4501
+"""
+
+#: The same for API keys.
+API_KEYS = SESSIONS
+
+FILES = """
+ws subscribe · event · ws auth
+            anonymous   user    other   moderator   admin   dead
+own         empty       ok      empty   ok          ok      4501
+other's     empty       empty   empty   ok          ok      4501
+"""
+
+#: By collection. A class that is not here fails the matrix.
+TABLES = {
+    "posts": POSTS,
+    "comments": COMMENTS,
+    "users": USERS,
+    "sessions": SESSIONS,
+    "api_keys": API_KEYS,
+    "files": FILES,
+}
+
+#: Surfaces that show or change no document of a class, and where they are tested.
+ELSEWHERE = {
+    "POST auth/register": "test_accounts.py, test_closed_registration.py",
+    "POST auth/login": "test_accounts.py, test_sessions.py, test_login_burst.py",
+    "POST auth/refresh": "test_sessions.py",
+    "POST auth/logout": "test_sessions.py",
+    "GET users/me": "test_own_account.py",
+    "HEAD users/me": "test_own_account.py",
+    "PATCH users/me": "test_own_account.py",
+    "POST users/me/password": "test_own_account.py",
+    "ws": "test_websocket.py: the handshake; its messages are surfaces of their own",
+    "ws ping": "test_websocket.py, ../realtime: it names no document",
+    "ws unsubscribe": "test_websocket.py: it names no document",
+}
+
+Expected = dict[str, dict[str, dict[str, str]]]
+
+
+def parse(table: str) -> Expected:
+    """The table as surface → document → persona → outcome. Raises ValueError for one that is not written well."""
+    expected: Expected = {}
+    for block in table.strip().split("\n\n"):
+        surfaces: list[str] = []
+        rows: dict[str, dict[str, str]] = {}
+        for line in block.splitlines():
+            words = line.split()
+            if "{c}" in line or " · " in line or line.startswith(("ws ", "event")):
+                surfaces += [surface.strip() for surface in line.split("·")]
+            elif len(words) == len(PERSONAS) + 1:
+                rows[words[0]] = dict(zip(PERSONAS, words[1:], strict=True))
+            elif tuple(words) != PERSONAS:
+                raise ValueError(f"a line of the table is not a row: {line!r}")
+        for surface in surfaces:
+            if surface in expected:
+                raise ValueError(f"{surface} has two blocks")
+            expected[surface] = rows
+    return expected
