@@ -134,13 +134,13 @@ def listed(_: World, persona: Persona, subject: Subject) -> str:
         {"$nor": [{"id": {"$ne": subject.id}}]},
         {"$or": [{"id": subject.id}, {"$and": [{"id": subject.id}, {"id": {"$exists": True}}]}]},
     ]
-    return _only({_read(persona, subject, f"/{subject.collection}", filter=json.dumps(one)) for one in filters})
+    return _only({_read(persona, subject, subject.path, filter=json.dumps(one)) for one in filters})
 
 
 @probe("GET {c} ?filter")
 def filtered(_: World, persona: Persona, subject: Subject) -> str:
     """Found by its id."""
-    return _read(persona, subject, f"/{subject.collection}", filter=_by_id(subject))
+    return _read(persona, subject, subject.path, filter=_by_id(subject))
 
 
 @probe("GET {c} ?fields")
@@ -148,18 +148,18 @@ def selected(world: World, persona: Persona, subject: Subject) -> str:
     """With all fields named that the persona may see; to name another one is refused."""
     resource = world.registry[subject.collection]
     visible = {known.public for known in resource.visible(persona.roles).values()}
-    path, filter = f"/{subject.collection}", _by_id(subject)
+    path, filter = subject.path, _by_id(subject)
     outcome = _read(persona, subject, path, filter=filter, fields=",".join(sorted(visible)))
     for name in {known.public for known in resource.fields.values()} - visible:
         refusal = _read(persona, subject, path, filter=filter, fields=f"id,{name}")
-        assert refusal == ("401" if outcome == "401" else "422")
+        assert refusal == (outcome if outcome in ("401", "403") else "422")
     return outcome
 
 
 @probe("GET {c} ?limit")
 def limited(_: World, persona: Persona, subject: Subject) -> str:
     """On a page of one."""
-    return _read(persona, subject, f"/{subject.collection}", filter=_by_id(subject), limit=1)
+    return _read(persona, subject, subject.path, filter=_by_id(subject), limit=1)
 
 
 @probe("GET {c} ?page", "GET {c} ?page_size")
@@ -167,7 +167,7 @@ def paged(_: World, persona: Persona, subject: Subject) -> str:
     """On a numbered page, which counts."""
     heard = Heard()
     params = {"filter": _by_id(subject), "page": "1", "page_size": "1"}
-    answer = heard.answer(persona.client.get(f"/{subject.collection}", params=params))
+    answer = heard.answer(persona.client.get(subject.path, params=params))
     if answer.status_code != 200:
         return heard.refused(answer, subject)
     outcome = heard.outcome(subject)
@@ -178,7 +178,7 @@ def paged(_: World, persona: Persona, subject: Subject) -> str:
 @probe("short filter")
 def short_filter(_: World, persona: Persona, subject: Subject) -> str:
     """Found by `id=`, `id[in]=`."""
-    return _only({_read(persona, subject, f"/{subject.collection}", **{name: subject.id}) for name in ("id", "id[in]")})
+    return _only({_read(persona, subject, subject.path, **{name: subject.id}) for name in ("id", "id[in]")})
 
 
 @probe("GET {c} ?sort", "GET {c} ?cursor")
@@ -187,7 +187,7 @@ def walked(_: World, persona: Persona, subject: Subject) -> str:
     heard = Heard()
     query = {"sort": "-id", "limit": "1", "filter": json.dumps({"id": {"$gte": subject.id}})}
     while True:
-        answer = heard.answer(persona.client.get(f"/{subject.collection}", params=query))
+        answer = heard.answer(persona.client.get(subject.path, params=query))
         if answer.status_code != 200:
             return heard.refused(answer, subject)
         if not answer.json()["has_next"]:
@@ -199,10 +199,10 @@ def walked(_: World, persona: Persona, subject: Subject) -> str:
 def searched(world: World, persona: Persona, subject: Subject) -> str:
     """Found by one of its words, where the class has fields to search."""
     if not world.registry[subject.collection].declared.search:
-        answer = persona.client.get(f"/{subject.collection}", params={"search": subject.search_word})
-        assert answer.status_code in (401, 422)
+        answer = persona.client.get(subject.path, params={"search": subject.search_word})
+        assert answer.status_code in (401, 403, 422)
         return filtered(world, persona, subject)
-    return _read(persona, subject, f"/{subject.collection}", search=subject.search_word)
+    return _read(persona, subject, subject.path, search=subject.search_word)
 
 
 @probe("GET {c} ?count")
@@ -210,7 +210,7 @@ def counted(world: World, persona: Persona, subject: Subject) -> str:
     """Counted, which is all that one needs to guess a value."""
     heard = Heard()
     params = {"count": "exact", "limit": "1", "filter": _by_id(subject)}
-    answer = heard.answer(persona.client.get(f"/{subject.collection}", params=params))
+    answer = heard.answer(persona.client.get(subject.path, params=params))
     if answer.status_code != 200:
         return heard.refused(answer, subject)
     total = answer.json()["total"]
@@ -220,7 +220,7 @@ def counted(world: World, persona: Persona, subject: Subject) -> str:
     # A count by a value of a field that only admins see would tell the value.
     for name, value in world.secret_values(subject).items():
         params["filter"] = json.dumps({name: value})
-        answer = persona.client.get(f"/{subject.collection}", params=params)
+        answer = persona.client.get(subject.path, params=params)
         assert answer.status_code == (200 if outcome == "ok" else 422)
     return outcome
 
@@ -229,11 +229,11 @@ def counted(world: World, persona: Persona, subject: Subject) -> str:
 def list_head(_: World, persona: Persona, subject: Subject) -> str:
     """The count in the head, without a body."""
     params = {"count": "exact", "filter": _by_id(subject)}
-    answer = persona.client.head(f"/{subject.collection}", params=params)
+    answer = persona.client.head(subject.path, params=params)
     assert answer.content == b""
     if answer.status_code != 200:
         return str(answer.status_code)
-    full = _read(persona, subject, f"/{subject.collection}", filter=_by_id(subject))
+    full = _read(persona, subject, subject.path, filter=_by_id(subject))
     assert answer.headers["x-total-count"] == str(int(full != "empty"))
     return full
 
@@ -241,35 +241,106 @@ def list_head(_: World, persona: Persona, subject: Subject) -> str:
 @probe("GET {c} application/x-ndjson")
 def ndjson(_: World, persona: Persona, subject: Subject) -> str:
     """In a stream of lines."""
-    return _read(persona, subject, f"/{subject.collection}", "application/x-ndjson", filter=_by_id(subject))
+    return _read(persona, subject, subject.path, "application/x-ndjson", filter=_by_id(subject))
 
 
 @probe("GET {c} text/csv")
 def csv(_: World, persona: Persona, subject: Subject) -> str:
     """In a table."""
-    return _read(persona, subject, f"/{subject.collection}", "text/csv", filter=_by_id(subject))
+    return _read(persona, subject, subject.path, "text/csv", filter=_by_id(subject))
 
 
 @probe("GET {c}/{id}")
 def got(_: World, persona: Persona, subject: Subject) -> str:
     """By its address."""
-    return _read(persona, subject, f"/{subject.collection}/{subject.id}")
+    return _read(persona, subject, f"{subject.path}/{subject.id}")
 
 
 @probe("HEAD {c}/{id}")
 def head(_: World, persona: Persona, subject: Subject) -> str:
     """The head of its address: as GET's, without the content."""
-    path = f"/{subject.collection}/{subject.id}"
+    path = f"{subject.path}/{subject.id}"
     answer = persona.client.head(path)
     assert answer.content == b""
     assert ("etag" in answer.headers) is (answer.status_code == 200)
     return _read(persona, subject, path) if answer.status_code == 200 else str(answer.status_code)
 
 
+_REFERENCES = {"posts": "author_id", "comments": "post_id", "api_keys": "user_id"}
+
+
+@probe("GET {c} ?expand")
+def expanded(_: World, persona: Persona, subject: Subject) -> str:
+    """With what it refers to embedded; what the reader may not see of that is tried by `embedded`."""
+    expand = _REFERENCES[subject.collection]
+    return _read(persona, subject, subject.path, filter=_by_id(subject), expand=expand)
+
+
+@probe("GET {c}/{id} ?expand")
+def one_expanded(_: World, persona: Persona, subject: Subject) -> str:
+    """The same at its own address."""
+    return _read(persona, subject, f"{subject.path}/{subject.id}", expand=_REFERENCES[subject.collection])
+
+
+@probe("embedded in another")
+def embedded(world: World, persona: Persona, subject: Subject) -> str:
+    """Through the reference of a comment that everybody may read, in the list and by itself."""
+    comment = str(world.refer_to(subject)["_id"])
+    outcomes = {
+        _read(persona, subject, "/comments", filter=json.dumps({"id": comment}), expand="post_id"),
+        _read(persona, subject, f"/comments/{comment}", expand="post_id.author_id"),
+    }
+    world.remove("comments", comment)
+    return _only(outcomes)
+
+
+def _distinct(persona: Persona, subject: Subject, **params: Any) -> str:
+    heard = Heard()
+    for name in {"posts": ("title", "body"), "comments": ("body",)}[subject.collection]:
+        answer = heard.answer(persona.client.get(f"{subject.path}/distinct/{name}", params=params))
+        if answer.status_code != 200:
+            return heard.refused(answer, subject)
+    return heard.outcome(subject)
+
+
+@probe("GET {c}/distinct/{field}", "GET {c}/distinct/{field} ?filter", "GET {c}/distinct/{field} ?limit")
+def distinct(_: World, persona: Persona, subject: Subject) -> str:
+    """Its values among those that there are."""
+    return _distinct(persona, subject, filter=_by_id(subject), limit=10)
+
+
+@probe("GET {c}/distinct/{field} ?search")
+def distinct_of_search(_: World, persona: Persona, subject: Subject) -> str:
+    """Its values among those of what is found by one of its words."""
+    return _distinct(persona, subject, search=subject.search_word)
+
+
+@probe("GET {c}/distinct/{field} ?count", "HEAD {c}/distinct/{field}")
+def distinct_counted(_: World, persona: Persona, subject: Subject) -> str:
+    """How many documents have each value; and the head of that."""
+    params = {"filter": _by_id(subject), "count": "exact"}
+    outcome = _distinct(persona, subject, **params)
+    head = persona.client.head(f"{subject.path}/distinct/body", params=params)
+    assert head.content == b""
+    assert head.status_code == (200 if outcome in ("ok", "empty") else int(outcome))
+    return outcome
+
+
+@probe(*(f"GET {{c}}/reports/tags{kind}" for kind in ("", " ?most", " ?since", " ?status")), "HEAD {c}/reports/tags")
+def reported(_: World, persona: Persona, subject: Subject) -> str:
+    """Its tag in the report of tags."""
+    params = {"since": "2090-01-01T00:00:00Z", "most": "1000", "status": subject.document["status"]}
+    head = persona.client.head(f"{subject.path}/reports/tags", params=params)
+    outcome = _read(persona, subject, f"{subject.path}/reports/tags", **params)
+    assert head.content == b""
+    assert head.status_code == (200 if outcome in ("ok", "empty") else int(outcome))
+    return outcome
+
+
 def _write(world: World, persona: Persona, subject: Subject, method: str, **options: Any) -> str:
     """Try to change the document; says `ok` only if it has changed, and restores it."""
     heard = Heard()
-    answer = heard.answer(persona.client.request(method, f"/{subject.collection}/{subject.id}", **options))
+    answer = heard.answer(persona.client.request(method, f"{subject.path}/{subject.id}", **options))
     stored = world.stored(subject)
     if not answer.is_success:
         assert stored == subject.document, "a refused write has changed the document"
@@ -288,14 +359,28 @@ def replaced(world: World, persona: Persona, subject: Subject) -> str:
 @probe("PATCH {c}/{id} application/json", "PATCH {c}/{id} application/merge-patch+json")
 def merged(world: World, persona: Persona, subject: Subject) -> str:
     """A merge patch, under both of its names."""
-    content = json.dumps(world.patch(subject)).encode()
-    kinds = ("application/json", "application/merge-patch+json")
+    patch = world.patch(subject)
     return _only(
-        {
-            _write(world, persona, subject, "PATCH", content=content, headers={"Content-Type": media_type})
-            for media_type in kinds
-        }
+        {_patch(world, persona, subject, kind, patch) for kind in ("application/json", "application/merge-patch+json")}
     )
+
+
+@probe("PATCH {c}/{id} application/json-patch+json")
+def patched(world: World, persona: Persona, subject: Subject) -> str:
+    """A JSON Patch."""
+    operations = [{"op": "replace", "path": f"/{name}", "value": new} for name, new in world.patch(subject).items()]
+    return _patch(world, persona, subject, "application/json-patch+json", operations)
+
+
+@probe("PATCH {c}/{id} application/vnd.headwater.update+json")
+def updated(world: World, persona: Persona, subject: Subject) -> str:
+    """Update operators."""
+    return _patch(world, persona, subject, "application/vnd.headwater.update+json", {"$set": world.patch(subject)})
+
+
+def _patch(world: World, persona: Persona, subject: Subject, media_type: str, patch: Any) -> str:
+    headers = {"Content-Type": media_type}
+    return _write(world, persona, subject, "PATCH", content=json.dumps(patch).encode(), headers=headers)
 
 
 @probe("DELETE {c}/{id}")
@@ -304,23 +389,46 @@ def deleted(world: World, persona: Persona, subject: Subject) -> str:
     return _write(world, persona, subject, "DELETE")
 
 
+def _new(world: World, subject: Subject) -> dict[str, Any]:
+    body = world.new_body(subject)
+    return body | {"status": subject.kind} if "status" in body else body
+
+
 @probe("POST {c}")
 def created(world: World, persona: Persona, subject: Subject) -> str:
-    """One of the same kind, for oneself: whoever claims to be somebody else is refused."""
-    body = world.new_body(subject) | {"status": subject.kind}
+    """One of the same kind; it belongs to whoever creates it."""
     before = world.count(subject.collection)
-    answer = persona.client.post(f"/{subject.collection}", json=body)
+    answer = persona.client.post(subject.path, json=_new(world, subject))
     if answer.status_code == 201:
-        assert answer.json()["author_id"] == persona.id
-        world.remove(subject.collection, answer.json()["id"])
+        content = answer.json()
+        assert (content.get("author_id") or content.get("user_id")) == persona.id
+        world.remove(subject.collection, content["id"])
         return "ok"
     assert world.count(subject.collection) == before
     return Heard().refused(answer, subject)
 
 
+@probe("POST {c}/import", "POST {c}/import application/x-ndjson")
+def imported(world: World, persona: Persona, subject: Subject) -> str:
+    """A line of an import, by the rules of a single create."""
+    before = world.count(subject.collection)
+    headers = {"Content-Type": "application/x-ndjson"}
+    line = json.dumps(_new(world, subject)).encode() + b"\n"
+    answer = persona.client.post(f"{subject.path}/import", content=line, headers=headers)
+    if answer.status_code != 200:
+        assert world.count(subject.collection) == before
+        return Heard().refused(answer, subject)
+    result = answer.json()
+    if result["status"] == 201:
+        world.remove(subject.collection, result["id"])
+        return "ok"
+    assert world.count(subject.collection) == before
+    return str(result["status"])
+
+
 @contextlib.contextmanager
 def _subscribed(world: World, persona: Persona, subject: Subject) -> Iterator[tuple[Live, list[dict[str, Any]]]]:
-    with opened(world.server, persona.token) as connection:
+    with opened(world.server, persona.token, key=persona.key) as connection:
         assert connection.receive()["type"] == "welcome"
         connection.send(
             type="subscribe", id="1", resource=subject.collection, filter=json.loads(_by_id(subject)), sort=["id"]
@@ -386,7 +494,7 @@ def _streaming(
 ) -> Iterator[tuple[httpx.Response, Iterator[tuple[str, str]]]]:
     params = {"filter": json.dumps({"id": {"$in": [subject.id, *also]}})}
     headers = {"Accept": "text/event-stream"}
-    with persona.client.stream("GET", f"/{subject.collection}", params=params, headers=headers) as answer:
+    with persona.client.stream("GET", subject.path, params=params, headers=headers) as answer:
         yield answer, _events_of(answer)
 
 

@@ -10,92 +10,119 @@ A block names surfaces and then, a line for each kind of document, the outcome f
 
     -       not tried: it would end the persona itself
 
-`dead` are three personas: an expired token, a session that was ended, and a user who was deactivated.
+`key` is an API key of `user`'s that is good for reading. `dead` are three personas: an expired token, a session that
+was ended, and a user who was deactivated.
 """
 
 from __future__ import annotations
 
-PERSONAS = ("anonymous", "user", "other", "moderator", "admin", "dead")
+PERSONAS = ("anonymous", "user", "other", "moderator", "admin", "key", "dead")
 
-#: Posts of `user`; a draft is what others may not see, `hidden` is what a moderator took down.
-POSTS = """
+#: Posts and comments of `user`; a draft is what others may not see, `hidden` is what a moderator took down.
+_PUBLISHING = """
 GET {c} · GET {c} ?filter · GET {c} ?sort · GET {c} ?fields · GET {c} ?search · GET {c} ?count · GET {c} ?limit
 GET {c} ?cursor · GET {c} ?page · GET {c} ?page_size · HEAD {c} · short filter
-GET {c} application/x-ndjson · GET {c} text/csv
-            anonymous   user    other   moderator   admin   dead
-draft       empty       ok      empty   ok          ok      401
-published   ok          ok      ok      ok          ok      401
-hidden      empty       ok      empty   ok          ok      401
-
-GET {c} text/event-stream · event over SSE
-draft       empty       ok      empty   ok          ok      401
-published   ok          ok      ok      ok          ok      401
-hidden      empty       ok      empty   ok          ok      401
+GET {c} application/x-ndjson · GET {c} text/csv · GET {c} text/event-stream · event over SSE
+GET {c} ?expand · GET {c}/distinct/{field} · GET {c}/distinct/{field} ?filter · GET {c}/distinct/{field} ?search
+GET {c}/distinct/{field} ?count · GET {c}/distinct/{field} ?limit · HEAD {c}/distinct/{field}
+            anonymous   user    other   moderator   admin   key     dead
+draft       empty       ok      empty   ok          ok      ok      401
+published   ok          ok      ok      ok          ok      ok      401
+hidden      empty       ok      empty   ok          ok      ok      401
 
 ws subscribe · event · ws auth
-draft       empty       ok      empty   ok          ok      4501
-published   ok          ok      ok      ok          ok      4501
-hidden      empty       ok      empty   ok          ok      4501
+draft       empty       ok      empty   ok          ok      ok      4501
+published   ok          ok      ok      ok          ok      ok      4501
+hidden      empty       ok      empty   ok          ok      ok      4501
 
-GET {c}/{id} · HEAD {c}/{id}
-draft       404         ok      404     ok          ok      401
-published   ok          ok      ok      ok          ok      401
-hidden      404         ok      404     ok          ok      401
+GET {c}/{id} · HEAD {c}/{id} · GET {c}/{id} ?expand
+draft       404         ok      404     ok          ok      ok      401
+published   ok          ok      ok      ok          ok      ok      401
+hidden      404         ok      404     ok          ok      ok      401
 
-POST {c}
-draft       401         ok      ok      ok          ok      401
-published   401         ok      ok      ok          ok      401
-hidden      401         403     403     ok          ok      401
+POST {c} · POST {c}/import · POST {c}/import application/x-ndjson
+draft       401         ok      ok      ok          ok      403     401
+published   401         ok      ok      ok          ok      403     401
+hidden      401         403     403     ok          ok      403     401
 
 PUT {c}/{id} · PATCH {c}/{id} application/json · PATCH {c}/{id} application/merge-patch+json · DELETE {c}/{id}
-draft       404         ok      404     ok          ok      401
-published   401         ok      403     ok          ok      401
-hidden      404         403     404     ok          ok      401
+PATCH {c}/{id} application/json-patch+json · PATCH {c}/{id} application/vnd.headwater.update+json
+draft       404         ok      404     ok          ok      403     401
+published   401         ok      403     ok          ok      403     401
+hidden      404         403     404     ok          ok      403     401
 """
 
-#: Comments of `user`. There are no drafts.
-COMMENTS = "\n".join(line for line in POSTS.splitlines() if not line.startswith("draft "))
+POSTS = (
+    _PUBLISHING
+    + """
+GET {c}/reports/tags · GET {c}/reports/tags ?most · GET {c}/reports/tags ?since · GET {c}/reports/tags ?status
+HEAD {c}/reports/tags · embedded in another
+            anonymous   user    other   moderator   admin   key     dead
+draft       empty       ok      empty   ok          ok      ok      401
+published   ok          ok      ok      ok          ok      ok      401
+hidden      empty       ok      empty   ok          ok      ok      401
+"""
+)
+
+#: There are no drafts of comments.
+COMMENTS = "\n".join(line for line in _PUBLISHING.splitlines() if not line.startswith("draft "))
 
 #: Users: `own` is `user`'s account, `other's` somebody else's.
 USERS = """
 GET {c} · GET {c} ?filter · GET {c} ?sort · GET {c} ?fields · GET {c} ?search · GET {c} ?count · GET {c} ?limit
 GET {c} ?cursor · GET {c} ?page · GET {c} ?page_size · HEAD {c} · short filter
 GET {c} application/x-ndjson · GET {c} text/csv · GET {c} text/event-stream · GET {c}/{id} · HEAD {c}/{id}
-            anonymous   user    other   moderator   admin   dead
-own         401         part    part    part        ok      401
-other's     401         part    part    part        ok      401
+            anonymous   user    other   moderator   admin   key     dead
+own         401         part    part    part        ok      part    401
+other's     401         part    part    part        ok      part    401
 
 event over SSE
-other's     401         part    part    part        ok      401
+other's     401         part    part    part        ok      part    401
 
 ws subscribe · ws auth
-own         empty       part    part    part        ok      4501
-other's     empty       part    part    part        ok      4501
+own         empty       part    part    part        ok      part    4501
+other's     empty       part    part    part        ok      part    4501
 
 event
-other's     empty       part    part    part        ok      4501
+other's     empty       part    part    part        ok      part    4501
 
 PATCH {c}/{id} application/json · PATCH {c}/{id} application/merge-patch+json · DELETE {c}/{id}
-own         401         403     403     403         -       401
-other's     401         403     403     403         ok      401
+own         401         403     403     403         -       403     401
+other's     401         403     403     403         ok      403     401
 """
 
 #: Sessions of `user` and of somebody else. They have no routes; their own user and admins may watch them.
 SESSIONS = """
 ws subscribe · event · ws auth
-            anonymous   user    other   moderator   admin   dead
-own         empty       ok      empty   empty       ok      4501
-other's     empty       empty   empty   empty       ok      4501
+            anonymous   user    other   moderator   admin   key     dead
+own         empty       ok      empty   empty       ok      empty   4501
+other's     empty       empty   empty   empty       ok      empty   4501
 """
 
-#: The same for API keys.
-API_KEYS = SESSIONS
+#: API keys of `user` and of somebody else. A key is no way to keys: neither to read nor to change them.
+API_KEYS = (
+    SESSIONS
+    + """
+GET {c} · GET {c} ?filter · GET {c} ?sort · GET {c} ?fields · GET {c} ?search · GET {c} ?count · GET {c} ?limit
+GET {c} ?cursor · GET {c} ?page · GET {c} ?page_size · HEAD {c} · short filter
+GET {c} application/x-ndjson · GET {c} text/csv · GET {c} text/event-stream · GET {c} ?expand
+own         401         ok      empty   empty       ok      403     401
+other's     401         empty   empty   empty       ok      403     401
+
+GET {c}/{id} · HEAD {c}/{id} · GET {c}/{id} ?expand · DELETE {c}/{id}
+own         401         ok      404     404         ok      403     401
+other's     401         404     404     404         ok      403     401
+
+POST {c}
+own         401         ok      ok      ok          ok      403     401
+"""
+)
 
 FILES = """
 ws subscribe · event · ws auth
-            anonymous   user    other   moderator   admin   dead
-own         empty       ok      empty   ok          ok      4501
-other's     empty       empty   empty   ok          ok      4501
+            anonymous   user    other   moderator   admin   key     dead
+own         empty       ok      empty   ok          ok      ok      4501
+other's     empty       empty   empty   ok          ok      empty   4501
 """
 
 #: By collection. A class that is not here fails the matrix.
@@ -114,6 +141,13 @@ ELSEWHERE = {
     "POST auth/login": "test_accounts.py, test_sessions.py, test_login_burst.py",
     "POST auth/refresh": "test_sessions.py",
     "POST auth/logout": "test_sessions.py",
+    "POST auth/password/forgot": "test_password_reset.py",
+    "POST auth/password/reset": "test_password_reset.py",
+    "POST auth/ticket": "test_tickets.py",
+    "GET schemas": "the classes' forms, the same for everybody: they show no document",
+    "HEAD schemas": "the same",
+    "GET schemas/{name}": "the same",
+    "HEAD schemas/{name}": "the same",
     "GET users/me": "test_own_account.py",
     "HEAD users/me": "test_own_account.py",
     "PATCH users/me": "test_own_account.py",

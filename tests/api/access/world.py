@@ -28,11 +28,15 @@ class Persona:
     id: str | None = None
     roles: frozenset[str] = frozenset()
     token: str | None = None
+    key: str | None = None
 
     @property
     def auth_message(self) -> dict[str, Any] | None:
         """How an open socket is told who this is."""
-        return {"type": "auth", "token": self.token} if self.token else None
+        shown = {"token": self.token, "api_key": self.key}
+        return (
+            {"type": "auth"} | {name: value for name, value in shown.items() if value} if any(shown.values()) else None
+        )
 
 
 @dataclass
@@ -54,6 +58,11 @@ class Subject:
     def id(self) -> str:
         """As it stands in addresses."""
         return str(self.document["_id"])
+
+    @property
+    def path(self) -> str:
+        """The address of its class."""
+        return f"/{self.collection.replace('_', '-')}"
 
 
 @dataclass
@@ -104,6 +113,10 @@ class World:
         }[collection]
         self.mongo[collection].update_one({"_id": document["_id"]}, {"$set": {name: value}})
 
+    def refer_to(self, subject: Subject) -> Stored:
+        """A new comment on a post, which everybody may read."""
+        return _insert(self, "comments", _comment("published", ObjectId()) | {"post_id": subject.document["_id"]})
+
     def position(self) -> str:
         """A position that includes every write so far."""
         admin = self.personas["admin"][0]
@@ -122,6 +135,8 @@ class World:
         if subject.collection == "posts":
             status = subject.document["status"]
             return {"title": "new", "slug": f"new-{uuid.uuid4().hex}", "status": status}
+        if subject.collection == "api_keys":
+            return {"name": "new", "scopes": ["posts:read"]}
         return {"post_id": str(ObjectId()), "body": "new", "status": subject.document["status"]}
 
     def patch(self, subject: Subject) -> dict[str, Any]:
@@ -145,6 +160,9 @@ def build(server: Server, mongo: Database[Stored], registry: Registry) -> World:
     for name, held in roles.items():
         client = server.client(tokens[name])
         world.personas[name] = [Persona(name, client, ids[name], frozenset(held), tokens[name])]
+    scopes = [f"{name}:read" for name in ("posts", "comments", "users", "files")]
+    key = server.client(tokens["user"]).post("/api-keys", json={"name": "reads only", "scopes": scopes}).json()["key"]
+    world.personas["key"] = [Persona("key", server.client(key=key), ids["user"], frozenset({"user"}), key=key)]
     claims = jwt.decode(tokens["user"], SECRET, algorithms=["HS256"], audience="headwater-api")
     revoked = server.sign_in(f"user.{suffix}")
     server.client().post("/auth/logout", json={"refresh_token": revoked["refresh_token"]})
@@ -179,7 +197,7 @@ def _documents(world: World, user: ObjectId, somebody: ObjectId) -> None:
     _add(world, "users", "other's", _user())
     for kind, owner in (("own", user), ("other's", somebody)):
         _add(world, "sessions", kind, {"user_id": owner, "ends_at": FAR})
-        key = {"name": _word(), "user_id": owner, "scopes": [], "key_hash": uuid.uuid4().hex}
+        key = {"name": _word(), "user_id": owner, "scopes": ["posts:read"], "key_hash": uuid.uuid4().hex}
         _add(world, "api_keys", kind, key)
         _add(world, "files", kind, {"filename": _word(), "content_type": "a/b", "size": 0, "owner_id": owner})
 
@@ -188,14 +206,14 @@ def _add(world: World, collection: str, kind: str, document: Stored, *, search: 
     stored = _insert(world, collection, document)
     texts = [value for name, value in stored.items() if name in ("title", "username", "name", "filename", "body")]
     public = texts[0] if texts else str(stored["_id"])
-    secret = stored.get("email") or stored.get("body") or public
+    secret = stored.get("email") or stored.get("body", public).split()[0]
     world.subjects[collection, kind] = Subject(
         collection, kind, stored, public, secret, stored["body"].split()[-1] if search else "word"
     )
 
 
 def _insert(world: World, collection: str, document: Stored) -> Stored:
-    now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    now = FAR
     # The greatest ids, so that a walk from the end of the list is short.
     id = ObjectId("ff" * 4 + uuid.uuid4().hex[:16])
     stored = {"_id": id} | document | {"created_at": now, "updated_at": now, "revision": 1}
@@ -209,8 +227,9 @@ def _word() -> str:
 
 
 def _post(status: str, author: ObjectId) -> Stored:
+    title, word = _word(), _word()
     return {
-        "title": _word(), "slug": _word(), "body": f"{_word()} {_word()}", "tags": [], "status": status,
+        "title": title, "slug": _word(), "body": f"{word} {_word()}", "tags": [f"{title} {word}"], "status": status,
         "author_id": author,
     }  # fmt: skip
 
