@@ -63,6 +63,7 @@ from documents import (
     Expansions,
     Exports,
     Heartbeat,
+    Keeper,
     Lists,
     MemoryDatabase,
     PasswordResets,
@@ -143,6 +144,9 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(counters.close)
 
         feed, pasts = await _start_feed(stack, settings, database, registry)
+        keeper = Keeper(store.derivations)
+        feed.add_listener(keeper.on_entry)
+        stack.push_async_callback(_end, asyncio.create_task(keeper.run()))
         views = ViewIndex(store, positions)
         lists = Lists(database, store, CursorCodec(secret))
         snapshots = Snapshots(feed, lists)

@@ -22,6 +22,7 @@ from api import (
     user_routes,
     websocket,
 )
+from api.action_routes import action_router
 from api.middleware import Envelope
 from api.negotiation import JSON_ONLY
 from api.problems import install_problems
@@ -91,15 +92,18 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
         if resource.declared.generic:
             forms = forms_of(resource)
             router.include_router(resource_router(resource, forms, settings))
+            router.include_router(action_router(resource, openapi.Operations(resource, forms, settings)))
             models += [forms.create, forms.update, forms.public, openapi.page_model(resource, forms)]
             models += openapi.aggregate_models(resource)
+            models += [action.form for action in resource.actions.values()]
     models += openapi.PATCH_MODELS
     for other in (router, *more):
         app.include_router(other)
     app.include_router(health.router)
     app.include_router(pages.router)
     pages.mount_assets(app)
-    openapi.install_openapi(app, models, f"{PREFIX}/auth/login")
+    # Classes may share the form of an action.
+    openapi.install_openapi(app, list(dict.fromkeys(models)), f"{PREFIX}/auth/login")
     app.add_middleware(VersionCheck)
     if settings.allowed_origins:
         app.add_middleware(

@@ -68,7 +68,7 @@ class Services:
     audit: Audit
     password_resets: PasswordResets
 
-    def note(self, event: AuditEvent, user_id: object, *, by: object = None, **details: Any) -> None:
+    def note(self, event: AuditEvent | str, user_id: object, *, by: object = None, **details: Any) -> None:
         """Write an audit entry in the background; see `documents.Audit.record`."""
         about, author = parse_user_id(str(user_id)), parse_user_id(str(by))
         self.background.submit("audit", event, lambda: self.audit.record(event, about, by=author, **details))

@@ -12,6 +12,7 @@ from documents.accounts import (
     principal_from,
     public_user,
 )
+from documents.actions import Action, ActionForm, Notice, Performed
 from documents.aggregates import MAX_VALUES, Aggregates, DistinctField, Rows, parse_distinct
 from documents.api_keys import ApiKeys
 from documents.audit import Audit, AuditEvent
@@ -21,6 +22,7 @@ from documents.credentials import API_KEYS, Credential, Credentials, Standing, T
 from documents.cursors import CursorCodec
 from documents.database import Database, MongoDatabase, Stored
 from documents.demo import Demo
+from documents.derived import Keeper
 from documents.embedded import EmbeddedDatabase
 from documents.entry_codec import EntryCodec, Logged, NotAnEntry
 from documents.errors import (
@@ -64,18 +66,19 @@ from documents.heartbeat import Heartbeat, always
 from documents.idempotency import Claim, Claims, KeptAnswer
 from documents.ids import allotted_id, parse_id, repeatable_ids
 from documents.lists import Count, ListQuery, Lists, Page, Result, words_filter
-from documents.markers import Hidden, ReadOnly, References, SetOnCreate, VisibleTo, current_user
+from documents.markers import DerivedFrom, Hidden, ReadOnly, References, SetOnCreate, VisibleTo, current_user
 from documents.memory import MemoryDatabase
 from documents.opening import bind_classes, live_collections, open_database
 from documents.password_resets import LIFETIME as RESET_LIFETIME
 from documents.password_resets import PasswordResets, Reclaim
 from documents.patches import Patch, PatchKind
+from documents.performance import perform
 from documents.pipelines import Parameter, Report
 from documents.positions import Position, PositionCodec
 from documents.preconditions import NO_PRECONDITIONS, Preconditions, parse_tags
 from documents.public import PublicForm, changed_fields, encode_json, public_id, public_value, rfc3339
 from documents.resources import BOOKKEEPING, LiveDocument, Registry, Resource, ResourceClass, utc_now
-from documents.schema import Action, install, install_one, json_schema
+from documents.schema import SchemaAction, install, install_one, json_schema
 from documents.sessions import Renewal, Sessions
 from documents.shapes import Fields
 from documents.sorting import BY_ID, Sort, SortKey, parse_sort, sort_documents, sortable_names
@@ -100,6 +103,7 @@ __all__ = [
     "Account",
     "Accounts",
     "Action",
+    "ActionForm",
     "Admission",
     "Aggregates",
     "ApiKeys",
@@ -124,6 +128,7 @@ __all__ = [
     "DatabaseRefused",
     "DeclarationError",
     "Demo",
+    "DerivedFrom",
     "DistinctField",
     "DocumentRefused",
     "DocumentTest",
@@ -149,6 +154,7 @@ __all__ = [
     "HistoryLost",
     "Inapplicable",
     "InvalidInput",
+    "Keeper",
     "KeptAnswer",
     "KeyHeld",
     "LastAdmin",
@@ -162,11 +168,13 @@ __all__ = [
     "NdjsonLines",
     "NotAnEntry",
     "NotFound",
+    "Notice",
     "Page",
     "Parameter",
     "PasswordResets",
     "Patch",
     "PatchKind",
+    "Performed",
     "Position",
     "PositionCodec",
     "Preconditions",
@@ -188,6 +196,7 @@ __all__ = [
     "ResourceClass",
     "Result",
     "Rows",
+    "SchemaAction",
     "Sessions",
     "SetOnCreate",
     "Sort",
@@ -228,6 +237,7 @@ __all__ = [
     "parse_sort",
     "parse_tags",
     "parse_user_id",
+    "perform",
     "principal_from",
     "public_id",
     "public_user",

@@ -27,7 +27,7 @@ _INDEXES = [
 
 
 class AuditEvent(enum.StrEnum):
-    """What an entry is about."""
+    """What an entry about an account is about."""
 
     REGISTERED = "registered"
     ADMIN_CREATED = "admin_created"
@@ -36,7 +36,6 @@ class AuditEvent(enum.StrEnum):
     USER_CHANGED = "user_changed"
     USER_DELETED = "user_deleted"
     SESSION_REVOKED = "session_revoked"
-    ACTION = "action"
 
 
 class Audit:
@@ -51,11 +50,12 @@ class Audit:
             await self._database.raw[AUDIT].create_indexes(_INDEXES)
 
     async def record(
-        self, event: AuditEvent, user_id: ObjectId | None, *, by: ObjectId | None = None, **details: Any
+        self, event: AuditEvent | str, user_id: ObjectId | None, *, by: ObjectId | None = None, **details: Any
     ) -> None:
         """Add an entry now. `user_id` is whom it is about, `by` who did it; None for nobody who is signed in.
 
-        `details` are BSON values, and never secrets. Raises DatabaseAway.
+        `event` of a class's action is `collection.action`. `details` are BSON values, and never
+        secrets. Raises DatabaseAway.
         """
         entry = {"at": utc_now(), "event": str(event), "user_id": user_id, "by": by, "details": details}
         with driver_errors():

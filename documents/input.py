@@ -60,6 +60,12 @@ def refuse_unknown(body: Any, writable: Fields, known: Fields, *, loc: Loc = ("b
     return body
 
 
+def refuse_unstorable(value: Any, *, loc: Loc = ("body",)) -> None:
+    """Raise DocumentRefused for JSON that BSON cannot hold, whatever it is for."""
+    if faults := list(faults_of(value, None, loc, 1)):
+        raise DocumentRefused(faults)
+
+
 def faults_of(value: Any, field_type: FieldType | None, loc: Loc, depth: int) -> Iterator[Fault]:
     """What in a client's value at `loc`, `depth` levels below the document, no BSON document may hold, and what no
     field of `field_type` (None: any)."""

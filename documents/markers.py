@@ -5,7 +5,7 @@ They say who may see and who may set a field. The class's own fields can carry t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,18 @@ class Hidden(Marker):
 @dataclass(frozen=True, slots=True)
 class ReadOnly(Marker):
     """Clients see the field but only the server sets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedFrom(ReadOnly):
+    """The server keeps the field equal to `compute(document)` of the document that the field `reference` names.
+
+    So a rule, which reads one document, can hang on another one. `compute` is pure and gets any stored document, also
+    one that breaks the rules of its class. Where nothing is referred to, the field has its default, which it needs.
+    """
+
+    reference: str
+    compute: Callable[[Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)

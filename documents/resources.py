@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field
 from pymongo import IndexModel
 
 from documents.access import ROLES, Access, Principal, Rule
+from documents.actions import Action
 from documents.errors import DeclarationError
 from documents.filters import NOTHING, DocumentTest, Filter, compile_predicate
 from documents.markers import Hidden, ReadOnly, SetOnCreate, VisibleTo
@@ -44,7 +45,7 @@ class Resource:
     `access` are its rules. `search` names the string fields that `search=` looks in. With `generic=False` the class
     has no routes of its own (users, sessions); it can still be subscribed to when `live` is true. `scopes` are what an
     API key can be good for here. `examples` are complete create bodies for the OpenAPI document. `reports` are
-    aggregations, served under their names.
+    aggregations, served under their names. `actions` are what else may be done to a document.
     """
 
     access: Access = field(default_factory=Access)
@@ -54,6 +55,7 @@ class Resource:
     scopes: tuple[Literal["read", "write"], ...] = ("read", "write")
     examples: tuple[Mapping[str, Any], ...] = ()
     reports: Mapping[str, Report] = field(default_factory=dict)
+    actions: tuple[Action, ...] = ()
 
 
 def utc_now() -> dt.datetime:
@@ -94,6 +96,7 @@ class ResourceClass:
         self.declared: Resource = document_class.resource
         self.fields: Fields = fields_of(document_class)
         self.doc = (document_class.__doc__ or "").strip()
+        self.actions = {action.name: action for action in self.declared.actions}
         self._compiled: dict[tuple[object, ...], tuple[Filter, DocumentTest]] = {}
         self._visible: dict[frozenset[str], Fields] = {}
         self._check()
@@ -115,9 +118,13 @@ class ResourceClass:
             for marker in document_field.markers:
                 if isinstance(marker, VisibleTo) and (unknown := marker.roles - set(ROLES)):
                     raise DeclarationError(f"{self.label}.{document_field.name}: unknown role {sorted(unknown)[0]!r}")
+        for action in self.declared.actions:
+            action.check(self.label, self.fields)
+        if len(self.actions) < len(self.declared.actions):
+            raise DeclarationError(f"{self.label}.resource.actions: two actions have the same name")
         # Compiling each rule once for somebody with every role shows faults in all branches at start.
         everybody = Principal(user_id=None, roles=frozenset(ROLES))
-        for operation in ("read", "create", "update", "delete"):
+        for operation in ("read", "create", "update", "delete", *self.actions):
             self.rule(operation, everybody)
 
     def visible(self, roles: frozenset[str]) -> Fields:
@@ -134,13 +141,15 @@ class ResourceClass:
         return {name: f for name, f in self.visible(roles).items() if is_client_writable(f)}
 
     def rule(self, operation: str, principal: Principal) -> tuple[Filter, DocumentTest]:
-        """The rule for `operation` (read, create, update, delete) as it stands for `principal`: filter and test.
+        """The rule for `operation` as it stands for `principal`: filter and test.
 
-        Nothing at all where the principal's scopes do not reach.
+        An operation is read, create, update, delete, or an action of the class. Nothing at all where the principal's
+        scopes do not reach.
         """
         key = (operation, *principal.rights)
         if (known := self._compiled.get(key)) is None:
-            rule: Rule = getattr(self.declared.access, operation)
+            action = self.actions.get(operation)
+            rule: Rule = action.access if action is not None else getattr(self.declared.access, operation)
             try:
                 compiled = rule.compile(principal, self.fields)
             except DeclarationError as error:

@@ -19,7 +19,7 @@ from documents.errors import DatabaseRefused
 from documents.resources import Registry, ResourceClass
 from documents.shapes import Field, Fields, FieldType, Kind
 
-Action = Literal["error", "warn", "off"]
+SchemaAction = Literal["error", "warn", "off"]
 
 _BSON_TYPES: dict[Kind, list[str]] = {
     Kind.STRING: ["string"],
@@ -107,7 +107,7 @@ def _limits(constraints: Mapping[str, Any]) -> dict[str, Any]:
     return limits
 
 
-async def install(database: Database, registry: Registry, action: Action) -> None:
+async def install(database: Database, registry: Registry, action: SchemaAction) -> None:
     """Create or update the collections of all classes: validators, images for the change stream, named indexes.
 
     Safe while several processes start at once, and safe to repeat. Never drops an index and never touches a document.
@@ -119,7 +119,7 @@ async def install(database: Database, registry: Registry, action: Action) -> Non
         await install_one(database, resource, action)
 
 
-async def install_one(database: Database, resource: ResourceClass, action: Action) -> None:
+async def install_one(database: Database, resource: ResourceClass, action: SchemaAction) -> None:
     """The same for one class. Used again by the feed when its collection was dropped or renamed."""
     if database.in_memory:
         await _indexes(database, resource)

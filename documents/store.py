@@ -20,6 +20,7 @@ from bson import ObjectId
 from documents.access import Principal
 from documents.contention import Attempts
 from documents.database import Database, Session, Stored, driver_errors
+from documents.derived import Derivations
 from documents.editing import Editor
 from documents.errors import DocumentRefused, Duplicate, Forbidden, InvalidInput, NotFound, Stale
 from documents.filters import NOTHING, DocumentTest
@@ -60,6 +61,7 @@ class Store:
         self.database = database
         self.registry = registry
         self._forms: dict[str, Forms] = {resource.name: forms_of(resource) for resource in registry}
+        self.derivations = Derivations(database, registry)
         self._public: dict[tuple[str, frozenset[str]], PublicForm] = {}
         # Writers of this process queue here instead of colliding in the database. Collisions with other processes
         # remain, and the conditional write settles them.
@@ -133,6 +135,7 @@ class Store:
             stored = validate_whole(resource, values)
         now = stored["created_at"]
         stored |= {"updated_at": now, "revision": 1}
+        stored = await self.derivations.filled(resource, stored)
         if not resource.allows("create", principal, stored):
             raise Forbidden(f"you may not create this in {resource.name}")
         async with self._session(within) as session:
@@ -218,6 +221,19 @@ class Store:
         """
         return await self._update(resource, id_text, principal, preconditions, patch.apply, only=only, within=within)
 
+    async def act(
+        self,
+        resource: ResourceClass,
+        action: str,
+        id_text: str,
+        principal: Principal,
+        compute: Callable[[Stored], dict[str, Any]],
+        preconditions: Preconditions = NO_PRECONDITIONS,
+    ) -> Found:
+        """Apply `compute` to one document by the rule of `action` (see `documents.performance`). Raises as `replace`
+        does."""
+        return await self._update(resource, id_text, principal, preconditions, compute, action=action)
+
     async def delete(
         self,
         resource: ResourceClass,
@@ -275,6 +291,7 @@ class Store:
         *,
         only: DocumentTest | None = None,
         within: Transaction | None = None,
+        action: str | None = None,
     ) -> Found:
         """Read, `compute` the new values from the stored document, validate, and write if it is unchanged; or retry.
 
@@ -284,13 +301,14 @@ class Store:
         async with self._writing(resource, document_id, within) as (session, attempts):
             while True:
                 stored = await self._read_for_write(resource, document_id, principal, preconditions, session, only)
-                if not resource.allows("update", principal, stored):
+                if not resource.allows(action or "update", principal, stored):
                     raise Forbidden(f"you may not change this document of {resource.name}")
                 # What `compute` refuses are the caller's own values, so there is nothing to mask.
                 values = compute(stored)
                 with masking(resource, principal):
                     new = self._next(resource, stored, values)
-                if not resource.allows("update", principal, new):
+                new = await self.derivations.filled(resource, new, stored)
+                if action is None and not resource.allows("update", principal, new):
                     raise Forbidden("you may not change the document into this")
                 with masking(resource, principal):
                     written = await self._replace(resource, stored, new, session, within)
@@ -325,7 +343,7 @@ class Store:
         for candidate in candidates:
             try:
                 with refusing(resource):
-                    written = await self.database.replace_if_unchanged(resource.name, read, candidate, session)
+                    written = await self.derivations.replace_if_unchanged(resource.name, read, candidate, session)
                 return candidate if written else None
             except DocumentRefused:
                 if candidate is candidates[-1]:

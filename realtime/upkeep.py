@@ -7,7 +7,7 @@ import datetime as dt
 import logging
 from collections.abc import Callable
 
-from documents import Action, Checkpoints, Database, DocumentsError, Entry, Registry, Reset, always, install
+from documents import Checkpoints, Database, DocumentsError, Entry, Registry, Reset, SchemaAction, always, install
 from realtime.feed import Feed
 
 logger = logging.getLogger("headwater.upkeep")
@@ -22,7 +22,7 @@ class Upkeep:
     """
 
     def __init__(
-        self, feed: Feed, checkpoints: Checkpoints, database: Database, registry: Registry, action: Action
+        self, feed: Feed, checkpoints: Checkpoints, database: Database, registry: Registry, action: SchemaAction
     ) -> None:
         self._checkpoints = checkpoints
         self._database = database

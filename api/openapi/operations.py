@@ -23,7 +23,7 @@ from api.openapi.answers import (
 )
 from api.openapi.models import JsonPatchBody, UpdateOperators, page_model
 from api.settings import Settings
-from documents import Forms, ResourceClass, encode_json, references_of
+from documents import Action, Forms, ResourceClass, encode_json, references_of
 
 _EVENT = 'event: delete\ndata: {"type":"event","op":"delete","id":"6b02c1e9c1e9111478612819"}\n\n'
 
@@ -261,6 +261,21 @@ class Operations:
             },
         }
         return body
+
+    def action(self, action: Action) -> dict[str, Any]:
+        """`POST /{name}/{id}/{action}`."""
+        answers = {
+            200: self._one("The document as it is now."),
+            **error_answers(400, 401, 403, 404, 409, 412, 413, 415, 422, 503),
+        }
+        return self._operation(
+            action.name,
+            f"{action.name.replace('_', ' ').capitalize()} one of {self._name}",
+            action.description,
+            answers,
+            parameters=[IF_MATCH, IDEMPOTENCY_KEY],
+            requestBody=self._body(action.form, JSON),
+        )
 
     def patch_with(self, form: type[BaseModel], description: str) -> dict[str, Any]:
         """`PATCH /{name}/{id}` with a form of its own, where the class's fields have other ways to change."""

@@ -6,14 +6,16 @@ import datetime as dt
 import enum
 import re
 import secrets
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
 from beanie import PydanticObjectId
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pymongo import IndexModel
 
 from documents.access import Access, owner, role, signed_in, where
-from documents.markers import References, SetOnCreate, current_user
+from documents.actions import Action, ActionForm, Notice, Performed
+from documents.markers import DerivedFrom, References, SetOnCreate, VisibleTo, current_user
 from documents.pipelines import Parameter, Report
 from documents.resources import LiveDocument, Resource
 
@@ -40,13 +42,69 @@ _published = where({"status": "published"})
 # An author may not touch what a moderator has hidden, nor hide a thing that only moderators could bring back.
 _author_while_not_hidden = owner("author_id") & where({"status": {"$ne": "hidden"}})
 
-#: Of posts and comments alike.
-_access = Access(
-    read=_published | owner("author_id") | _moderators,
-    create=signed_in & where({"status": {"$ne": "hidden"}}) | _moderators,
-    update=_author_while_not_hidden | _moderators,
-    delete=_author_while_not_hidden | _moderators,
+_writing = {
+    "create": signed_in & where({"status": {"$ne": "hidden"}}) | _moderators,
+    "update": _author_while_not_hidden | _moderators,
+    "delete": _author_while_not_hidden | _moderators,
+}
+_post_access = Access(read=_published | owner("author_id") | _moderators, **_writing)
+#: A hidden post takes its comments along, whatever their own status is.
+_comment_access = Access(
+    read=_published & where({"post_hidden": {"$ne": True}}) | owner("author_id") | _moderators, **_writing
 )
+
+
+class Moderation(ActionForm):
+    """What a moderator decides, and why. Authors are told, and the audit keeps it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"status": "hidden", "reason": "It gives away somebody's address."}]}
+    )
+
+    status: Annotated[Literal["published", "hidden"], Field(description="What the status becomes.")]
+    reason: Annotated[
+        str,
+        StringConstraints(strip_whitespace=True, min_length=1, max_length=500),
+        Field(description="Shown to the author."),
+    ]
+
+
+def _status(_: Mapping[str, Any], form: Moderation) -> Mapping[str, Any]:
+    return {"status": form.status}
+
+
+def _told_of(what: str, quoted: str) -> Callable[[Performed], Notice]:
+    """What the author of a `what` is told; the field `quoted` says which one it is."""
+
+    def notice(performed: Performed) -> Notice:
+        form: Moderation = performed.form
+        # On one line, so that nobody's text passes for ours.
+        text = " ".join(str(performed.before.get(quoted, "")).split())[:200]
+        done = "hidden from readers" if form.status == "hidden" else "published"
+        return Notice(
+            f"A moderator has decided on your {what}",
+            (f"A moderator has set your {what} to: {done}.", "", f"> {text}", "", f"The reason given: {form.reason}"),
+        )
+
+    return notice
+
+
+def _moderate(what: str, quoted: str) -> Action:
+    return Action(
+        name="moderate",
+        form=Moderation,
+        access=_moderators,
+        changes=_status,
+        description="For moderators: publish or hide it, with a reason, which the author is told by mail.",
+        concerns="author_id",
+        notice=_told_of(what, quoted),
+        audited=True,
+    )
+
+
+def _is_hidden(post: Mapping[str, Any]) -> bool:
+    return post.get("status") == "hidden"
+
 
 _AuthorId = Annotated[
     PydanticObjectId, References("users"), SetOnCreate(current_user), Field(description="The user who wrote it.")
@@ -116,9 +174,10 @@ class Post(LiveDocument):
         ]
 
     resource = Resource(
-        access=_access,
+        access=_post_access,
         search=("title", "body"),
         reports={"tags": _tags_report},
+        actions=(_moderate("post", "title"),),
         examples=(
             {
                 "title": "High water in spring",
@@ -147,6 +206,12 @@ class Comment(LiveDocument):
     body: Annotated[str, Field(min_length=1, max_length=10_000, description="The text.")]
     status: Annotated[CommentStatus, Field(description="published or hidden.")] = CommentStatus.PUBLISHED
     author_id: _AuthorId
+    post_hidden: Annotated[
+        bool,
+        DerivedFrom("post_id", _is_hidden),
+        VisibleTo("moderator", "admin"),
+        Field(description="Whether its post is hidden, which hides it too. Kept by the server."),
+    ] = False
 
     class Settings:
         name = "comments"
@@ -156,7 +221,8 @@ class Comment(LiveDocument):
         ]
 
     resource = Resource(
-        access=_access,
+        access=_comment_access,
         search=("body",),
+        actions=(_moderate("comment", "body"),),
         examples=({"post_id": "6b02c1e9c1e9111478612819", "body": "Ours is already over the lower path."},),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any
@@ -16,6 +17,8 @@ from pymongo import IndexModel
 
 from documents import (
     Access,
+    Action,
+    ActionForm,
     CursorCodec,
     Database,
     Hidden,
@@ -158,6 +161,25 @@ class Note(LiveDocument):
         return self
 
 
+class Amount(ActionForm):
+    """By how much."""
+
+    by: Annotated[int, Field(ge=1, le=10)]
+
+
+def _add(stored: Mapping[str, Any], form: Amount) -> Mapping[str, Any]:
+    return {"by_api": stored["by_api"] + form.by}
+
+
+def _spoil(_: Mapping[str, Any], form: Amount) -> Mapping[str, Any]:
+    return {"by_api": "many" * form.by}
+
+
+ADD = Action("add", Amount, anyone, _add, "Adds.")
+CORRECT = Action("correct", Amount, role("moderator"), _add, "Adds, for moderators.")
+SPOIL = Action("spoil", Amount, anyone, _spoil, "Makes a document that is not accepted.")
+
+
 class Counter(LiveDocument):
     """What several writers count in."""
 
@@ -167,7 +189,7 @@ class Counter(LiveDocument):
     class Settings:
         name = "counters"
 
-    resource = Resource(access=OPEN)
+    resource = Resource(access=OPEN, actions=(ADD, CORRECT, SPOIL))
 
 
 class Keyed(LiveDocument):
