@@ -36,8 +36,10 @@ from api import (
     SmtpMailer,
     Tokens,
     load_settings,
+    load_token_keys,
     openapi_document,
     parse_limits,
+    secret_key,
     serve_application,
 )
 from documents import (
@@ -111,6 +113,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
 
     Raises one of `api.serving.STARTUP_ERRORS` with nothing left behind.
     """
+    token_keys = load_token_keys(settings.token_keys)
     async with contextlib.AsyncExitStack() as stack:
         url = settings.mongodb_url.get_secret_value()
         if settings.embedded:
@@ -179,7 +182,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             passwords=passwords,
             tickets=tickets,
             throttle=LoginThrottle(counters, parse_limits(settings.login_rate_limit)),
-            tokens=Tokens(secret, dt.timedelta(minutes=settings.access_token_minutes)),
+            tokens=Tokens(token_keys or [secret_key(secret)], dt.timedelta(minutes=settings.access_token_minutes)),
             positions=positions,
             feed=feed,
             manager=manager,

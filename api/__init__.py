@@ -14,6 +14,7 @@ from api.serving import STARTUP_ERRORS, Application, ListenRefused
 from api.serving import serve as serve_application
 from api.settings import IN_MEMORY, Settings, SettingsRefused, load_settings
 from api.throttle import LoginThrottle
+from api.token_keys import TokenKey, load_token_keys, secret_key
 from api.tokens import Tokens
 
 __all__ = [
@@ -33,11 +34,14 @@ __all__ = [
     "Settings",
     "SettingsRefused",
     "SmtpMailer",
+    "TokenKey",
     "Tokens",
     "answer_with",
     "create_app",
     "load_settings",
+    "load_token_keys",
     "openapi_document",
     "parse_limits",
+    "secret_key",
     "serve_application",
 ]

@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     smtp_url: SecretStr = SecretStr("")
     mail_from: str = ""
     public_url: str = ""
+    token_keys: Names = ()
     access_token_minutes: Annotated[int, Field(ge=1, le=1_440)] = 15
     refresh_token_days: Annotated[int, Field(ge=1, le=365)] = 30
     login_rate_limit: str = "10/minute;100/hour"
@@ -79,7 +80,7 @@ class Settings(BaseSettings):
     snapshot_max: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     schema_action: Literal["error", "warn", "off"] = "error"
 
-    @field_validator("documents", "allowed_origins", "forwarded_allow_ips", mode="before")
+    @field_validator("documents", "allowed_origins", "token_keys", "forwarded_allow_ips", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

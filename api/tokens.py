@@ -1,16 +1,18 @@
-"""Access tokens: signed JSON Web Tokens (RFC 7519) with the algorithm pinned."""
+"""Access tokens: signed JSON Web Tokens (RFC 7519), each key with its one algorithm (RFC 8725, 3.1)."""
 
 from __future__ import annotations
 
 import datetime as dt
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jwt
 
+from api.token_keys import TokenKey
+
 ISSUER = "headwater"
 AUDIENCE = "headwater-api"
-ALGORITHM = "HS256"
 _REQUIRED = ["iss", "aud", "exp", "iat", "nbf", "jti", "sub", "sid"]
 
 
@@ -28,11 +30,12 @@ class AccessToken:
 
 
 class Tokens:
-    """Signs and reads access tokens."""
+    """Signs access tokens with the first of `keys`, and reads those that any of them has signed."""
 
-    def __init__(self, secret: bytes, lifetime: dt.timedelta) -> None:
+    def __init__(self, keys: Sequence[TokenKey], lifetime: dt.timedelta) -> None:
         self.lifetime = lifetime
-        self._secret = secret
+        self._signing = keys[0]
+        self._keys = {key.kid: key for key in keys}
 
     def issue(self, user_id: str, session_id: str, session_ends_at: dt.datetime) -> tuple[str, dt.timedelta]:
         """A token for a user's session, and how long it is valid: not longer than the session.
@@ -51,15 +54,21 @@ class Tokens:
             "sub": user_id,
             "sid": session_id,
         }
-        return jwt.encode(claims, self._secret, algorithm=ALGORITHM), lifetime
+        key = self._signing
+        headers = None if key.kid is None else {"kid": key.kid}
+        return jwt.encode(claims, key.signing, algorithm=key.algorithm, headers=headers), lifetime
 
     def read(self, token: str) -> AccessToken:
         """The token's content. Raises TokenRefused."""
         try:
+            # The header says which key, never which algorithm.
+            key = self._keys.get(jwt.get_unverified_header(token).get("kid"))
+            if key is None:
+                raise TokenRefused("the token names no key of this server")
             claims = jwt.decode(
                 token,
-                self._secret,
-                algorithms=[ALGORITHM],
+                key.verifying,
+                algorithms=[key.algorithm],
                 issuer=ISSUER,
                 audience=AUDIENCE,
                 options={"require": _REQUIRED},
