@@ -181,6 +181,8 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             sessions=Sessions(database, registry, secret, dt.timedelta(days=settings.refresh_token_days)),
             passwords=passwords,
             tickets=tickets,
+            counters=counters,
+            rate_limits=parse_limits(settings.rate_limit),
             throttle=LoginThrottle(counters, parse_limits(settings.login_rate_limit)),
             tokens=Tokens(token_keys or [secret_key(secret)], dt.timedelta(minutes=settings.access_token_minutes)),
             positions=positions,

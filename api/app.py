@@ -7,7 +7,6 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
-from starlette.middleware.cors import CORSMiddleware
 
 from api import (
     account_routes,
@@ -23,9 +22,13 @@ from api import (
     websocket,
 )
 from api.action_routes import action_router
-from api.middleware import Envelope
+from api.compression import Compression
+from api.hosts import TLSRedirect, TrustedHosts
+from api.middleware import Envelope, LastResort
 from api.negotiation import JSON_ONLY
+from api.origins import Origins
 from api.problems import install_problems
+from api.rates import RateLimited
 from api.resource_routes import resource_router
 from api.services import Services
 from api.settings import Settings
@@ -104,24 +107,29 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
     pages.mount_assets(app)
     # Classes may share the form of an action.
     openapi.install_openapi(app, list(dict.fromkeys(models)), f"{PREFIX}/auth/login")
-    app.add_middleware(VersionCheck)
-    if settings.allowed_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.allowed_origins),
-            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=[
-                *("Authorization", "X-API-Key", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"),
-                *("Idempotency-Key", "X-API-Version"),
-            ],
-            expose_headers=[
-                *("ETag", "Location", "Link", "X-Position", "X-Request-ID", "X-Total-Count"),
-                *("Idempotency-Replayed", "Retry-After"),
-            ],
-            max_age=600,
-        )
-    app.add_middleware(Envelope)
+    _surround(app, settings)
     return app
+
+
+def _surround(app: FastAPI, settings: Settings) -> None:
+    """Put the middleware around the routes. The one that is added last is the outermost.
+
+    From the outside: every answer gets the envelope's headers, whoever gives it. Requests for other hosts, and without
+    TLS, end before anything reads them. What pages of other origins may read includes errors, so all that follows is
+    inside of that: unknown errors become answers, answers are compressed, then it is found out who is calling, and
+    counted; a wrong version counts, too.
+    """
+    app.add_middleware(VersionCheck)
+    app.add_middleware(RateLimited, prefix="/api/")
+    app.add_middleware(Compression)
+    app.add_middleware(LastResort)
+    if settings.allowed_origins:
+        app.add_middleware(Origins, allowed=settings.allowed_origins)
+    if settings.https_redirect:
+        app.add_middleware(TLSRedirect)
+    if settings.trusted_hosts:
+        app.add_middleware(TrustedHosts, patterns=settings.trusted_hosts)
+    app.add_middleware(Envelope)
 
 
 def _version() -> str:

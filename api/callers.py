@@ -14,7 +14,7 @@ from fastapi.requests import HTTPConnection
 from api.problems import Problem
 from api.services import Caller, Services, services_of
 from api.tokens import TokenRefused
-from documents import ANONYMOUS, Credential, utc_now
+from documents import ANONYMOUS, Credential, DocumentsError, utc_now
 
 API_KEY_HEADER = "X-API-Key"
 #: Query parameters in which clients put credentials.
@@ -99,7 +99,30 @@ def _has_credentials(connection: HTTPConnection) -> bool:
     return "authorization" in connection.headers or API_KEY_HEADER in connection.headers
 
 
+async def identify(connection: HTTPConnection) -> Caller | None:
+    """Find out who is calling, once, before anything else is done; what follows asks `caller_of`.
+
+    None when credentials are not accepted, or cannot be checked now. Raises nothing for it: not every operation asks
+    who is calling.
+    """
+    found: Caller | Exception
+    try:
+        found = await _read_headers(connection)
+    except (Problem, DocumentsError) as error:
+        found = error
+    connection.scope.setdefault("state", {})["caller"] = found
+    return found if isinstance(found, Caller) else None
+
+
 async def _caller_of_headers(connection: HTTPConnection) -> Caller:
+    """The caller that a request or a WebSocket handshake names in its headers. Raises a 401 Problem, DatabaseAway."""
+    found = connection.scope.get("state", {}).get("caller")
+    if isinstance(found, Exception):
+        raise found
+    return found if isinstance(found, Caller) else await _read_headers(connection)
+
+
+async def _read_headers(connection: HTTPConnection) -> Caller:
     tokens, keys = connection.headers.getlist("authorization"), connection.headers.getlist(API_KEY_HEADER)
     if not tokens and not keys:
         return Caller(ANONYMOUS)

@@ -18,7 +18,10 @@ EVENTS = "text/event-stream"
 LIST_TYPES = (JSON, NDJSON, CSV, EVENTS)
 
 #: Of every answer to a read: whose it is, and what it depends on.
-COMMON_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept, Authorization, X-API-Key, Origin"}
+COMMON_HEADERS = {
+    "Cache-Control": "private, no-cache",
+    "Vary": "Accept, Accept-Encoding, Authorization, X-API-Key, Origin",
+}
 
 _QUALITY = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
 

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.methods import allowed_methods
 from api.passwords import Busy
@@ -123,6 +124,18 @@ def problem_response(problem: Problem, *, path: str, request_id: str) -> Respons
     content = problem_content(problem, path=path, request_id=request_id)
     headers = {"Cache-Control": "no-store", **problem.headers}
     return Response(encode_json(content), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def problem_answer(problem: Problem, scope: Scope) -> ASGIApp:
+    """The answer of a middleware, to an HTTP request or to a WebSocket's handshake."""
+    if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+        return _refuse_handshake
+    return problem_response(problem, path=scope["path"], request_id=str(scope.get("state", {}).get("request_id", "")))
+
+
+async def _refuse_handshake(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - an ASGI application
+    """What a server makes of this, when it cannot send an answer of ours, is 403."""
+    await send({"type": "websocket.close"})
 
 
 def problem_of(error: Exception) -> Problem:

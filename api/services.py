@@ -10,6 +10,7 @@ from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
 from api.background import Background
+from api.counters import Counters, Limits
 from api.mail import Mail
 from api.passwords import Passwords
 from api.settings import Settings
@@ -56,6 +57,8 @@ class Services:
     api_keys: ApiKeys
     sessions: Sessions
     passwords: Passwords
+    counters: Counters
+    rate_limits: Limits
     throttle: LoginThrottle
     tickets: Tickets
     tokens: Tokens

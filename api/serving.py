@@ -131,6 +131,7 @@ def serve(app: Application, settings: Settings, say: Callable[[str], object], sh
         force=True,
     )
     logging.getLogger("pymongo").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_means_something)
     if (inherited := inherited_socket()) is not None:
         lifeline = Lifeline.inherited()
         with inherited:
@@ -173,6 +174,12 @@ def _serve_on(listening: socket.socket, app: Application, settings: Settings, on
     with contextlib.suppress(KeyboardInterrupt, SystemExit):
         server.run(sockets=[listening])
     return server.started
+
+
+def _means_something(record: logging.LogRecord) -> bool:
+    """False for what uvicorn's sans-io protocol says of each handshake that got an HTTP answer: it forgets that it sent
+    one."""
+    return record.msg != "ASGI callable returned without completing handshake."
 
 
 def _listening_socket(settings: Settings) -> socket.socket:

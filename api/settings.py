@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
 from api.counters import parse_limits
+from api.hosts import is_host_pattern
 from api.mail_smtp import SmtpServer, parse_smtp_url
 
 MIN_SECRET_BYTES = 32
@@ -59,6 +60,8 @@ class Settings(BaseSettings):
     admin_email: str = ""
     admin_password: SecretStr = SecretStr("")
     allowed_origins: Names = ()
+    trusted_hosts: Names = ()
+    https_redirect: bool = False
     forwarded_allow_ips: Names = ("127.0.0.1",)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     registration: Literal["open", "closed"] = "open"
@@ -70,6 +73,7 @@ class Settings(BaseSettings):
     token_keys: Names = ()
     access_token_minutes: Annotated[int, Field(ge=1, le=1_440)] = 15
     refresh_token_days: Annotated[int, Field(ge=1, le=365)] = 30
+    rate_limit: str = "600/minute"
     login_rate_limit: str = "10/minute;100/hour"
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
     max_upload_bytes: Annotated[int, Field(ge=1_024)] = 104_857_600
@@ -80,7 +84,9 @@ class Settings(BaseSettings):
     snapshot_max: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     schema_action: Literal["error", "warn", "off"] = "error"
 
-    @field_validator("documents", "allowed_origins", "token_keys", "forwarded_allow_ips", mode="before")
+    @field_validator(
+        *("documents", "allowed_origins", "token_keys", "trusted_hosts", "forwarded_allow_ips"), mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -92,7 +98,7 @@ class Settings(BaseSettings):
     def _unset(cls, value: object) -> object:
         return None if value == "" else value
 
-    @field_validator("login_rate_limit")
+    @field_validator("rate_limit", "login_rate_limit")
     @classmethod
     def _limits(cls, value: str) -> str:
         try:
@@ -139,6 +145,9 @@ class Settings(BaseSettings):
         for origin in self.allowed_origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 found.append(f"HEADWATER_ALLOWED_ORIGINS: {origin!r} is not an origin, such as https://app.example.org")
+        for host in self.trusted_hosts:
+            if not is_host_pattern(host):
+                found.append(f"HEADWATER_TRUSTED_HOSTS: {host!r} is not a host without a port, such as *.example.org")
         for peer in self.forwarded_allow_ips:
             if peer != "*" and not _is_network(peer):
                 found.append(f"HEADWATER_FORWARDED_ALLOW_IPS: {peer!r} is not an address, a network or *")

@@ -27,15 +27,13 @@ import weakref
 from types import TracebackType
 
 from api.counters import Counters, Limits, Standing, scaled
-from api.passwords import Busy
+from api.passwords import MAX_WAITING, Busy
 from api.problems import Problem
 from documents import fold
 
 ADDRESS_FACTOR = 5
 NAME_FACTOR = 10
 KNOWN_DAYS = 30
-#: Attempts on one name from one address are judged one after the other, and no more than this many wait for their turn.
-MAX_WAITING = 128
 
 
 class LoginThrottle:
@@ -87,7 +85,8 @@ class _Turn:
 class Attempt:
     """One attempt, as `async with`: entering raises a 429 Problem when there were too many, and Busy.
 
-    Attempts of the same kind wait for each other, since ones at the same moment would all find room below the limit.
+    Attempts on one name from one address wait for each other, since ones at the same moment would all find room below
+    the limit; no more than MAX_WAITING of them.
     Leaving without `failed` or `succeeded` counts nothing: the server could not tell. Safe to cancel.
     """
 

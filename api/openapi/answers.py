@@ -36,6 +36,14 @@ POSITION = {
 }
 LAST_MODIFIED = {"description": "When the API last wrote the document.", "schema": {"type": "string"}}
 
+#: What every answer says of the caller's rate limit, by the name of the header.
+RATE_LIMIT = {
+    "RateLimit-Limit": "How many requests the limit allows.",
+    "RateLimit-Remaining": "How many of them are left.",
+    "RateLimit-Reset": "In how many seconds there will be more.",
+}
+RETRY_AFTER = {"description": "In how many seconds to try again.", "schema": {"type": "integer"}}
+
 
 def error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The documented problem answers of an operation."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from api.callers import API_KEY_HEADER
-from api.openapi.answers import REF, error_answers, header_parameter
+from api.openapi.answers import RATE_LIMIT, REF, RETRY_AFTER, error_answers, header_parameter
 from api.openapi.examples import add_examples
 from api.problems import ProblemDetails
 from api.versions import HEADER, version_of
@@ -46,6 +46,7 @@ def install_openapi(app: FastAPI, models: list[type[BaseModel]], token_url: str)
             # Anonymous callers see what the rules give them, so a token is an option and not a demand.
             document["security"] = [{}, {"bearer": []}, {"password": []}, {"apiKey": []}]
             _add_version(document["paths"])
+            _add_rate_limit(document)
             add_examples(document)
             app.openapi_schema = document
         return app.openapi_schema
@@ -64,3 +65,18 @@ def _add_version(paths: dict[str, Any]) -> None:
         for item in methods.values():
             item.setdefault("parameters", []).append(parameter)
             item["responses"] |= {str(status): answer for status, answer in error_answers(400).items()}
+
+
+def _add_rate_limit(document: dict[str, Any]) -> None:
+    """Every operation is counted before it is looked at, so each has this answer and these headers."""
+    document["components"]["headers"] = {
+        name: {"description": text, "schema": {"type": "integer"}} for name, text in RATE_LIMIT.items()
+    }
+    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in RATE_LIMIT}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].setdefault("429", error_answers(429)[429])
+            for status, answer in operation["responses"].items():
+                answer["headers"] = answer.get("headers", {}) | headers
+                if status == "429":
+                    answer["headers"]["Retry-After"] = RETRY_AFTER

@@ -29,6 +29,7 @@ def server_settings(mongodb_url: str) -> Starter:
             "HEADWATER_ADMIN_PASSWORD": PASSWORD,
             # All tests come from one address, and more often than people do.
             "HEADWATER_LOGIN_RATE_LIMIT": "100000/minute",
+            "HEADWATER_RATE_LIMIT": "1000000/minute",
         } | {f"HEADWATER_{name.upper()}": value for name, value in more.items()}
 
     return settings

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.middleware import Envelope
+from api.middleware import Envelope, LastResort
 from tests.api.test_errors import problem
 
 
@@ -34,7 +34,7 @@ async def echoing(scope: Scope, receive: Receive, send: Send) -> None:
 
 def client(app: object, base: str = "http://x") -> httpx.AsyncClient:
     """A client of an application in its envelope."""
-    return httpx.AsyncClient(transport=httpx.ASGITransport(Envelope(app)), base_url=base)  # type: ignore[arg-type]
+    return httpx.AsyncClient(transport=httpx.ASGITransport(Envelope(LastResort(app))), base_url=base)  # type: ignore[arg-type]
 
 
 async def test_error_that_nobody_expected(caplog: pytest.LogCaptureFixture) -> None:
@@ -62,7 +62,7 @@ async def test_error_after_the_head_was_sent(caplog: pytest.LogCaptureFixture) -
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "scheme": "http"}
-    await Envelope(failing_late)(scope, receive, send)
+    await LastResort(failing_late)(scope, receive, send)
     assert len(sent) == 1
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
@@ -78,7 +78,7 @@ async def test_client_that_left(caplog: pytest.LogCaptureFixture) -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "scheme": "http"}
-    await Envelope(echoing)(scope, receive, send)
+    await LastResort(echoing)(scope, receive, send)
     assert sent == []
     assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
 
