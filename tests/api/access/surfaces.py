@@ -284,11 +284,12 @@ def one_expanded(_: World, persona: Persona, subject: Subject) -> str:
 
 @probe("embedded in another")
 def embedded(world: World, persona: Persona, subject: Subject) -> str:
-    """Through the reference of a comment that everybody may read, in the list and by itself."""
+    """Through the reference of a comment, in the list and by itself. A hidden post takes its comments along, so the
+    comment itself may not be there."""
     comment = str(world.refer_to(subject)["_id"])
     outcomes = {
         _read(persona, subject, "/comments", filter=json.dumps({"id": comment}), expand="post_id"),
-        _read(persona, subject, f"/comments/{comment}", expand="post_id.author_id"),
+        _read(persona, subject, f"/comments/{comment}", expand="post_id.author_id").replace("404", "empty"),
     }
     world.remove("comments", comment)
     return _only(outcomes)
@@ -337,10 +338,10 @@ def reported(_: World, persona: Persona, subject: Subject) -> str:
     return outcome
 
 
-def _write(world: World, persona: Persona, subject: Subject, method: str, **options: Any) -> str:
+def _write(world: World, persona: Persona, subject: Subject, method: str, below: str = "", **options: Any) -> str:
     """Try to change the document; says `ok` only if it has changed, and restores it."""
     heard = Heard()
-    answer = heard.answer(persona.client.request(method, f"{subject.path}/{subject.id}", **options))
+    answer = heard.answer(persona.client.request(method, f"{subject.path}/{subject.id}{below}", **options))
     stored = world.stored(subject)
     if not answer.is_success:
         assert stored == subject.document, "a refused write has changed the document"
@@ -387,6 +388,16 @@ def _patch(world: World, persona: Persona, subject: Subject, media_type: str, pa
 def deleted(world: World, persona: Persona, subject: Subject) -> str:
     """Deleted by its address."""
     return _write(world, persona, subject, "DELETE")
+
+
+@probe("POST {c}/{id}/moderate")
+def moderated(world: World, persona: Persona, subject: Subject) -> str:
+    """Published or hidden by a moderator."""
+    outcomes = set()
+    for status in ("hidden", "published"):
+        form = {"status": status, "reason": "the matrix"}
+        outcomes.add(_write(world, persona, subject, "POST", "/moderate", json=form))
+    return _only(outcomes)
 
 
 def _new(world: World, subject: Subject) -> dict[str, Any]:

@@ -50,6 +50,11 @@ PATCH {c}/{id} application/json-patch+json · PATCH {c}/{id} application/vnd.hea
 draft       404         ok      404     ok          ok      403     401
 published   401         ok      403     ok          ok      403     401
 hidden      404         403     404     ok          ok      403     401
+
+POST {c}/{id}/moderate
+draft       404         403     404     ok          ok      403     401
+published   401         403     403     ok          ok      403     401
+hidden      404         403     404     ok          ok      403     401
 """
 
 POSTS = (

@@ -114,8 +114,9 @@ class World:
         self.mongo[collection].update_one({"_id": document["_id"]}, {"$set": {name: value}})
 
     def refer_to(self, subject: Subject) -> Stored:
-        """A new comment on a post, which everybody may read."""
-        return _insert(self, "comments", _comment("published", ObjectId()) | {"post_id": subject.document["_id"]})
+        """A new comment on a post, by the post's author. Others may read it unless the post is hidden."""
+        comment = _comment("published", subject.document["author_id"])
+        return _insert(self, "comments", comment | {"post_id": subject.document["_id"]})
 
     def position(self) -> str:
         """A position that includes every write so far."""
