@@ -34,8 +34,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--filter-cases N`: how many random (document, filter) pairs each agreement test judges at least."""
+    """How much some tests do.
+
+    `--filter-cases N`: how many random (document, filter) pairs each agreement test judges at least.
+    `--walk-documents N`: how many documents a list is walked over while it changes.
+    """
     parser.addoption("--filter-cases", type=int, default=None)
+    parser.addoption("--walk-documents", type=int, default=5_000)
 
 
 def find_free_port() -> int:
