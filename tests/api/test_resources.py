@@ -142,6 +142,20 @@ def test_document_that_was_changed_in_the_shell(anonymous: httpx.Client, mongo: 
     assert (answer.status_code, answer.json()["body"], answer.json()["revision"]) == (200, "by hand", 1)
 
 
+def test_reading_what_has_changed_since(anonymous: httpx.Client, mongo: Mongo, post: dict[str, Any]) -> None:
+    """`If-Modified-Since` never gives 304, since a change in the shell moves no date; a tag beside it decides."""
+    url = f"/posts/{post['id']}"
+    read = anonymous.get(url).headers
+    mongo["posts"].update_one({"_id": ObjectId(post["id"])}, {"$set": {"body": "by hand"}})
+    since = {"If-Modified-Since": read["last-modified"]}
+    changed = anonymous.get(url, headers=since)
+    assert (changed.status_code, changed.json()["body"]) == (200, "by hand")
+    assert changed.headers["last-modified"] == read["last-modified"]
+    assert anonymous.get(url, headers=since | {"If-None-Match": read["etag"]}).status_code == 200
+    assert anonymous.get(url, headers=since | {"If-None-Match": changed.headers["etag"]}).status_code == 304
+    assert anonymous.get(url, headers={"If-Modified-Since": "nonsense"}).status_code == 200
+
+
 def test_replacing(alice: User, post: dict[str, Any], title: str) -> None:
     """Sets all that the client may set; what is absent gets its default; the rest stays."""
     answer = alice.client.put(f"/posts/{post['id']}", json={"title": title + "!", "slug": post["slug"]})
