@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from api import (
     account_routes,
+    bulk_routes,
     health,
     key_routes,
     openapi,
@@ -99,7 +100,7 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
             models += [forms.create, forms.update, forms.public, openapi.page_model(resource, forms)]
             models += openapi.aggregate_models(resource)
             models += [action.form for action in resource.actions.values()]
-    models += openapi.PATCH_MODELS
+    models += [*openapi.PATCH_MODELS, *bulk_routes.MODELS]
     for other in (router, *more):
         app.include_router(other)
     app.include_router(health.router)

@@ -32,6 +32,7 @@ from documents import (
     ResetRefused,
     Stale,
     TooMany,
+    TooManyMatch,
     encode_json,
 )
 
@@ -158,6 +159,8 @@ def problem_of(error: Exception) -> Problem:
         case LastAdmin():
             return Problem(409, f"{str(error)[:1].upper()}{str(error)[1:]}.")
         case TooMany():
+            return Problem(409, f"{str(error)[:1].upper()}{str(error)[1:]}.")
+        case TooManyMatch():
             return Problem(409, f"{str(error)[:1].upper()}{str(error)[1:]}.")
         case Inapplicable():
             return Problem(409, "The patch does not fit the document as it is.", errors=error.faults)

@@ -214,6 +214,15 @@ def parse_list(
     return request
 
 
+def parse_selection(resource: ResourceClass, principal: Principal, items: Sequence[tuple[str, str]]) -> Filter:
+    """The query string that says which documents to write. Raises FilterRefused, naming every fault."""
+    parameters = _Parameters(items)
+    parameters.refuse("not for writing all that match", *RESERVED - {"filter", "search"})
+    filter = parameters.filter(resource, resource.visible(principal.roles))
+    parameters.finish()
+    return filter
+
+
 def parse_one(
     resource: ResourceClass, registry: Registry, principal: Principal, items: Sequence[tuple[str, str]]
 ) -> Expansion:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from api import negotiation, openapi
 from api.aggregate_routes import add_aggregate_routes
 from api.bodies import JSON, PATCHES, media_type, read_json
+from api.bulk_routes import add_bulk_routes
 from api.callers import CallerOf, challenge_unless_signed_in
 from api.event_stream import ListCaller, asks_for_events, live_list
 from api.exports import export_list
@@ -47,6 +48,7 @@ def resource_router(resource: ResourceClass, forms: Forms, settings: Settings) -
         "/import", routes.import_lines, methods=["POST"], dependencies=[NDJSON_ONLY], **docs.import_lines()
     )
     add_aggregate_routes(router, resource)
+    add_bulk_routes(router, resource, openapi.BulkOperations(resource, forms, docs))
     router.add_api_route("/{id}", routes.get, methods=["GET"], dependencies=[JSON_ONLY], **docs.get())
     router.add_api_route("/{id}", routes.get, methods=["HEAD"], dependencies=[JSON_ONLY], include_in_schema=False)
     router.add_api_route("/{id}", routes.replace, methods=["PUT"], dependencies=[JSON_ONLY], **docs.replace())

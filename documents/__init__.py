@@ -16,6 +16,7 @@ from documents.actions import Action, ActionForm, Notice, Performed
 from documents.aggregates import MAX_VALUES, Aggregates, DistinctField, Rows, parse_distinct
 from documents.api_keys import ApiKeys
 from documents.audit import Audit, AuditEvent
+from documents.bulk import Bulk, Operation, OperationFailed, Outcome, Verb
 from documents.changes import Beat, Change, ChangeKind, Checkpoint, Entry, Reset, ResetReason
 from documents.checkpoints import Checkpoints
 from documents.credentials import API_KEYS, Credential, Credentials, Standing, Terms
@@ -79,6 +80,7 @@ from documents.preconditions import NO_PRECONDITIONS, Preconditions, parse_tags
 from documents.public import PublicForm, changed_fields, encode_json, public_id, public_value, rfc3339
 from documents.resources import BOOKKEEPING, LiveDocument, Registry, Resource, ResourceClass, utc_now
 from documents.schema import SchemaAction, install, install_one, json_schema
+from documents.selection import Selected, Selection, TooManyMatch
 from documents.sessions import Renewal, Sessions
 from documents.shapes import Fields
 from documents.sorting import BY_ID, Sort, SortKey, parse_sort, sort_documents, sortable_names
@@ -110,6 +112,7 @@ __all__ = [
     "Audit",
     "AuditEvent",
     "Beat",
+    "Bulk",
     "Change",
     "ChangeKind",
     "ChangeStream",
@@ -169,6 +172,9 @@ __all__ = [
     "NotAnEntry",
     "NotFound",
     "Notice",
+    "Operation",
+    "OperationFailed",
+    "Outcome",
     "Page",
     "Parameter",
     "PasswordResets",
@@ -197,6 +203,8 @@ __all__ = [
     "Result",
     "Rows",
     "SchemaAction",
+    "Selected",
+    "Selection",
     "Sessions",
     "SetOnCreate",
     "Sort",
@@ -208,6 +216,8 @@ __all__ = [
     "Terms",
     "Tickets",
     "TooMany",
+    "TooManyMatch",
+    "Verb",
     "VisibleTo",
     "allotted_id",
     "always",

@@ -20,6 +20,8 @@
     ├── Stale                   If-Match (or If-None-Match: *) does not hold
     ├── Duplicate               a unique index refuses the value; names the fields
     ├── KeyHeld                 another attempt at the request holds its idempotency key
+    ├── OperationFailed         (documents.bulk) an operation of an atomic request was refused, so nothing was changed
+    ├── TooManyMatch            (documents.selection) more documents match than one request may change
     └── Contended               the document kept changing while we tried; nothing was written
 
 No driver exception leaves this folder: `documents.database.driver_errors` maps them.

@@ -2,12 +2,14 @@
 
 from api.openapi.aggregates import aggregate_models, distinct_operation, report_operation
 from api.openapi.answers import by_session, error_answers, operation
+from api.openapi.bulk import BulkOperations
 from api.openapi.document import install_openapi
 from api.openapi.models import PATCH_MODELS, page_model
 from api.openapi.operations import Operations
 
 __all__ = [
     "PATCH_MODELS",
+    "BulkOperations",
     "Operations",
     "aggregate_models",
     "by_session",
