@@ -13,6 +13,7 @@ from api.callers import CallerOf, challenge_unless_signed_in
 from api.negotiation import COMMON_HEADERS, JSON_ONLY
 from api.problems import Problem, ProblemDetails, problem_content, problem_of
 from api.queries import parse_selection, query_items
+from api.rates import charge
 from api.services import Caller, Services, ServicesOf
 from documents import (
     Bulk,
@@ -126,8 +127,7 @@ class _Routes:
         content = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
         asked = parse_body(BulkRequest, content)
         operations = _operations(asked)
-        # What limits requests may count by it.
-        request.state.operations = len(operations)
+        await charge(request, len(operations))
         bulk, principal = Bulk(services.store), caller.principal
         if asked.atomic:
             try:
@@ -144,7 +144,7 @@ class _Routes:
         filter = parse_selection(self._resource, principal, query_items(request.scope["query_string"]))
         patch = services.store.prepare(self._resource, principal, PATCHES[media_type(request)], content)
         try:
-            selected = await Selection(services.store).update(self._resource, principal, filter, patch)
+            selected = await _selection(request, services).update(self._resource, principal, filter, patch)
         except Forbidden:
             challenge_unless_signed_in(caller)
             raise
@@ -153,11 +153,18 @@ class _Routes:
     async def delete(self, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
         filter = parse_selection(self._resource, caller.principal, query_items(request.scope["query_string"]))
         try:
-            selected = await Selection(services.store).delete(self._resource, caller.principal, filter)
+            selected = await _selection(request, services).delete(self._resource, caller.principal, filter)
         except Forbidden:
             challenge_unless_signed_in(caller)
             raise
         return _of_selected(request, services, selected)
+
+
+def _selection(request: Request, services: Services) -> Selection:
+    async def found(count: int) -> None:
+        await charge(request, count)
+
+    return Selection(services.store, found)
 
 
 def _operations(asked: BulkRequest) -> list[Operation]:

@@ -49,10 +49,14 @@ class TooManyMatch(DocumentsError):
 
 
 class Selection:
-    """Writes all documents that match a filter, each by the single-document path of the store."""
+    """Writes all documents that match a filter, each by the single-document path of the store.
 
-    def __init__(self, store: Store) -> None:
+    `found` is told how many match before the first is written; what it raises ends the request.
+    """
+
+    def __init__(self, store: Store, found: Callable[[int], Awaitable[None]] | None = None) -> None:
         self._store = store
+        self._found = found
 
     async def update(self, resource: ResourceClass, principal: Principal, filter: Filter, patch: Patch) -> Selected:
         """Apply `patch`, which the store prepared for the same caller.
@@ -89,6 +93,8 @@ class Selection:
             raise InvalidInput.at("query", "filter", msg="a filter that selects documents is needed", type="missing")
         condition = conjunction([resource.rule("read", principal)[0], rule, filter])
         ids, position = await self._ids(resource, condition)
+        if self._found is not None:
+            await self._found(len(ids))
         selected, deadline, only = Selected(len(ids), position), Deadline(), compile_predicate(condition)
         left = iter(ids)
 

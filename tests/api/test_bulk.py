@@ -182,7 +182,7 @@ def test_an_atomic_failure_leaves_nothing(
 def test_an_atomic_request_is_seen_at_once(server: Server, alice: User, post: dict[str, Any], title: str) -> None:
     """Several operations on one document build on each other; a subscriber gets each change, in order."""
     with live(server, alice.token) as socket:
-        socket.subscribe("1", "posts", filter={"title": title}, snapshot=False)
+        socket.subscribe("1", "posts", filter={"title": title})
         answer = bulk(
             alice.client,
             {"op": "update", "id": post["id"], "patch": {"$push": {"tags": "x"}}},
