@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymongo import MongoClient
 
-from api import Tokens
+from api import Tokens, secret_key
 from tests.api.access.twins import FAR, MODERATOR, OTHER, READER, THEN, USERS, Stored, Twin, comment, post, stamps, user
 from tests.api.conftest import Starter
 from tests.api.servers import SECRET, live, serving
@@ -50,7 +50,7 @@ def twins(
     free_port: Callable[[], int],
 ) -> Iterator[list[Twin]]:
     """Two servers that must look alike."""
-    tokens = Tokens(SECRET.encode(), dt.timedelta(hours=12))
+    tokens = Tokens([secret_key(SECRET.encode())], dt.timedelta(hours=12))
     shown: dict[Who, str | None] = {None: None} | {id: tokens.issue(str(id), str(id), FAR)[0] for id in USERS}
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(MongoClient[Stored](mongodb_url, tz_aware=True))
