@@ -64,6 +64,7 @@ from documents import (
     EntryCodec,
     Expansions,
     Exports,
+    Files,
     Heartbeat,
     Keeper,
     Lists,
@@ -164,6 +165,8 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             max_bytes=settings.history_max_bytes,
         )
         stack.callback(manager.recovery.stop)
+        files = Files(database, registry, store)
+        stack.push_async_callback(_end, asyncio.create_task(files.contents.run()))
         manager.start()
         stack.push_async_callback(manager.stop)
         yield Services(
@@ -176,6 +179,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             exports=Exports(database, store),
             expansions=Expansions(database, store),
             aggregates=Aggregates(database),
+            files=files,
             accounts=accounts,
             api_keys=ApiKeys(store, secret),
             sessions=Sessions(database, registry, secret, dt.timedelta(days=settings.refresh_token_days)),

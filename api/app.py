@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from api import (
     account_routes,
     bulk_routes,
+    file_routes,
     health,
     key_routes,
     openapi,
@@ -92,6 +93,10 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
     models += [user_forms.public, openapi.page_model(users, user_forms)]
     models += [key_forms.create, key_forms.public, openapi.page_model(keys, key_forms)]
     models += [key_routes.issued_model(key_forms)]
+    files = registry["files"]
+    file_router, file_models = file_routes.file_router(files, forms_of(files), settings)
+    router.include_router(file_router)
+    models += file_models
     for resource in registry:
         if resource.declared.generic:
             forms = forms_of(resource)

@@ -109,7 +109,7 @@ def check_length(request: Request, max_bytes: int) -> None:
     """Answer 413 to a body that declares too great a length."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large(max_bytes)
 
 
 async def _read(request: Request, accepted: tuple[str, ...], max_bytes: int) -> bytes:
@@ -121,7 +121,7 @@ async def _read(request: Request, accepted: tuple[str, ...], max_bytes: int) -> 
     async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
     return bytes(body)
 
 
@@ -133,7 +133,8 @@ def _text_of(body: bytes) -> str:
         raise Problem(400, "The body is not UTF-8.", errors=[place]) from None
 
 
-def _too_large(max_bytes: int) -> Problem:
+def too_large(max_bytes: int) -> Problem:
+    """The answer to a body that is too large."""
     return Problem(413, f"The body is larger than {max_bytes} bytes.")
 
 

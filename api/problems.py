@@ -52,6 +52,7 @@ CODES: dict[int, str] = {
     412: "precondition_failed",
     413: "content_too_large",
     415: "unsupported_media_type",
+    416: "range_not_satisfiable",
     422: "invalid",
     428: "precondition_required",
     429: "too_many_requests",
@@ -60,7 +61,7 @@ CODES: dict[int, str] = {
 }
 RETRY_AFTER_SECONDS = 2
 #: As RFC 9110 has them. Python's own phrases for these differ from version to version.
-_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+_TITLES = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
 
 
 class ProblemError(BaseModel):

@@ -27,6 +27,7 @@ from documents import (
     Database,
     Expansions,
     Exports,
+    Files,
     Lists,
     PasswordResets,
     PositionCodec,
@@ -53,6 +54,7 @@ class Services:
     exports: Exports
     expansions: Expansions
     aggregates: Aggregates
+    files: Files
     accounts: Accounts
     api_keys: ApiKeys
     sessions: Sessions

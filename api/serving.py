@@ -132,6 +132,8 @@ def serve(app: Application, settings: Settings, say: Callable[[str], object], sh
     )
     logging.getLogger("pymongo").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").addFilter(_means_something)
+    # It warns of every malformed body, which the client is told of already.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     if (inherited := inherited_socket()) is not None:
         lifeline = Lifeline.inherited()
         with inherited:

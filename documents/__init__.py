@@ -19,6 +19,7 @@ from documents.audit import Audit, AuditEvent
 from documents.bulk import Bulk, Operation, OperationFailed, Outcome, Verb
 from documents.changes import Beat, Change, ChangeKind, Checkpoint, Entry, Reset, ResetReason
 from documents.checkpoints import Checkpoints
+from documents.contents import Contents
 from documents.credentials import API_KEYS, Credential, Credentials, Standing, Terms
 from documents.cursors import CursorCodec
 from documents.database import Database, MongoDatabase, Stored
@@ -28,6 +29,7 @@ from documents.embedded import EmbeddedDatabase
 from documents.entry_codec import EntryCodec, Logged, NotAnEntry
 from documents.errors import (
     Contended,
+    ContentLost,
     DatabaseAway,
     DatabaseRefused,
     DeclarationError,
@@ -52,6 +54,8 @@ from documents.errors import (
 )
 from documents.expansion import Expansion, Expansions, parse_expand, references_of
 from documents.exports import CsvLines, Export, ExportQuery, Exports, Lines, NdjsonLines
+from documents.filenames import clean_filename
+from documents.files import MAX_FILES, Batch, Content, Files
 from documents.filters import (
     EVERYTHING,
     DocumentTest,
@@ -95,6 +99,7 @@ __all__ = [
     "BOOKKEEPING",
     "BY_ID",
     "EVERYTHING",
+    "MAX_FILES",
     "MAX_VALUES",
     "NO_PRECONDITIONS",
     "RESET_LIFETIME",
@@ -111,6 +116,7 @@ __all__ = [
     "ApiKeys",
     "Audit",
     "AuditEvent",
+    "Batch",
     "Beat",
     "Bulk",
     "Change",
@@ -121,6 +127,9 @@ __all__ = [
     "Claim",
     "Claims",
     "Contended",
+    "Content",
+    "ContentLost",
+    "Contents",
     "Count",
     "Credential",
     "Credentials",
@@ -147,6 +156,7 @@ __all__ = [
     "Exports",
     "Fault",
     "Fields",
+    "Files",
     "Filter",
     "FilterRefused",
     "Forbidden",
@@ -225,6 +235,7 @@ __all__ = [
     "bind_classes",
     "canonical",
     "changed_fields",
+    "clean_filename",
     "compile_predicate",
     "conjunction",
     "current_user",

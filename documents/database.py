@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 from bson import Timestamp
@@ -55,6 +55,7 @@ CODEC: CodecOptions[Stored] = CodecOptions(
 )
 
 MAJORITY = WriteConcern("majority", wtimeout=10_000)
+_TRANSACTION_ATTEMPTS = 5
 SERVER_SELECTION_TIMEOUT = dt.timedelta(seconds=4)
 
 #: Codes of a server that is shutting down, stepping down or otherwise cannot answer right now.
@@ -119,6 +120,9 @@ class Database(Protocol):
 
     async def insert(self, name: str, document: Stored, session: Session) -> None:
         """Insert one document; raises Duplicate."""
+
+    async def insert_together(self, name: str, documents: Sequence[Stored], session: Session) -> None:
+        """Insert all of the documents, or none; raises Duplicate."""
 
     async def replace_if_unchanged(self, name: str, read: Stored, new: Stored, session: Session) -> bool:
         """Replace the document if it still is exactly `read`. False when it is not."""
@@ -210,6 +214,22 @@ class MongoDatabase:
 
     async def insert(self, name: str, document: Stored, session: Session) -> None:
         await self.latest(name).insert_one(document, session=session)
+
+    async def insert_together(self, name: str, documents: Sequence[Stored], session: Session) -> None:
+        if len(documents) == 1 or session is None:
+            for document in documents:
+                await self.insert(name, document, session)
+            return
+        for attempt in range(_TRANSACTION_ATTEMPTS):
+            try:
+                async with session.start_transaction(write_concern=MAJORITY):
+                    for document in documents:
+                        await self.insert(name, document, session)
+            except PyMongoError as error:
+                if attempt + 1 == _TRANSACTION_ATTEMPTS or not error.has_error_label("TransientTransactionError"):
+                    raise
+            else:
+                return
 
     def _unchanged(self, read: Stored) -> dict[str, Any]:
         return unchanged(read, nan_is_itself=self._nan_is_itself)

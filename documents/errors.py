@@ -10,6 +10,7 @@
     │   ├── FilterRefused       in a filter, sort, field selection or cursor
     │   └── DocumentRefused     in a document, by the class or by the collection's validator
     ├── NotFound                no such document, or none that the caller may read
+    │   └── ContentLost         a file's bytes are not all there, or no longer
     ├── Forbidden               the caller may read the document but not do this to it
     ├── RefreshRefused          no refresh token of a session that stands
     │   └── RefreshReused       one that was spent before, which has ended its session
@@ -90,6 +91,10 @@ class DocumentRefused(InvalidInput):
 
 class NotFound(DocumentsError):
     """There is no such document for this caller."""
+
+
+class ContentLost(NotFound):
+    """A file's bytes are not all in the database: it was deleted meanwhile, or somebody removed some by hand."""
 
 
 class Forbidden(DocumentsError):

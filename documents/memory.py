@@ -68,6 +68,12 @@ class MemoryDatabase:
             await self._raw[name].insert_one(copy.deepcopy(document))
             self._emit(ChangeKind.INSERT, name, None, document)
 
+    async def insert_together(self, name: str, documents: Sequence[Stored], session: Session) -> None:
+        if await self._raw[name].find_one({"_id": {"$in": [document["_id"] for document in documents]}}) is not None:
+            raise Duplicate(["id"])
+        for document in documents:
+            await self.insert(name, document, session)
+
     async def replace_if_unchanged(
         self,
         name: str,

@@ -223,11 +223,11 @@ class Registry:
     def load(cls, modules: Iterable[str]) -> Registry:
         """Import `modules` and register every LiveDocument class that each of them defines or re-exports.
 
-        Headwater's own classes (users, sessions, ...) are always part of it. Raises DeclarationError for a module that
-        cannot be imported and for two classes of one collection.
+        Headwater's own classes (users, sessions, files, ...) are always part of it. Raises DeclarationError for a
+        module that cannot be imported and for two classes of one collection.
         """
         found: dict[str, type[LiveDocument]] = {}
-        for module_name in ("documents.models.accounts", *modules):
+        for module_name in ("documents.models.accounts", "documents.models.files", *modules):
             try:
                 module = importlib.import_module(module_name)
             except Exception as error:  # whatever a module does when it is imported

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from bson import Decimal128
 from pymongo.errors import CollectionInvalid, OperationFailure
 
+from documents.contents import METADATA, install_bucket
 from documents.database import Database, driver_errors
 from documents.errors import DatabaseRefused
 from documents.resources import Registry, ResourceClass
@@ -117,6 +118,8 @@ async def install(database: Database, registry: Registry, action: SchemaAction) 
     """
     for resource in registry:
         await install_one(database, resource, action)
+    if registry.get(METADATA) is not None:
+        await install_bucket(database)
 
 
 async def install_one(database: Database, resource: ResourceClass, action: SchemaAction) -> None:

@@ -4,12 +4,14 @@ from api.openapi.aggregates import aggregate_models, distinct_operation, report_
 from api.openapi.answers import by_session, error_answers, operation
 from api.openapi.bulk import BulkOperations
 from api.openapi.document import install_openapi
+from api.openapi.files import FileOperations
 from api.openapi.models import PATCH_MODELS, page_model
 from api.openapi.operations import Operations
 
 __all__ = [
     "PATCH_MODELS",
     "BulkOperations",
+    "FileOperations",
     "Operations",
     "aggregate_models",
     "by_session",

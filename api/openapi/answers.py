@@ -22,6 +22,7 @@ _TEXTS = {
     412: "The document has changed, or exists already (`If-Match`, `If-None-Match`).",
     413: "The body is too large.",
     415: "The body has another media type.",
+    416: "The range lies beyond the content; `Content-Range` says how long that is.",
     422: "Values are not accepted; `errors` names the place of each fault.",
     429: "Too many requests; `Retry-After` says when to try again.",
     503: "The database does not answer at the moment; `Retry-After` says when to try again.",

@@ -40,7 +40,9 @@ def shared(
     tmp_path_factory: pytest.TempPathFactory, server_settings: Starter, free_port: Callable[[], int]
 ) -> Iterator[tuple[Server, str]]:
     """The shared server and its database's name. Its log is judged when the last test is done."""
-    settings = server_settings(allowed_origins="https://app.example.org", max_body_bytes="65536")
+    settings = server_settings(
+        allowed_origins="https://app.example.org", max_body_bytes="65536", max_upload_bytes=str(32 * 1024 * 1024)
+    )
     with serving(tmp_path_factory.mktemp("server"), free_port(), settings) as server:
         yield server, settings["HEADWATER_DATABASE"]
         for path in ("/openapi.json", "/metrics", "/health/ready"):

@@ -88,8 +88,8 @@ def test_address_of_nothing(server: Server, path: str, method: str) -> None:
 
 
 def test_classes_without_routes_of_their_own(moderator: User) -> None:
-    """Sessions, keys and files are not served by the generic routes."""
-    for name in ("sessions", "api_keys", "files"):
+    """Sessions and keys are not served by the generic routes."""
+    for name in ("sessions", "api_keys"):
         assert moderator.client.get(f"/{name}").status_code == 404
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from documents import Registry, bind_classes, install, open_database
-from documents.models import Comment, Post, User
+from documents.models import Comment, Post, StoredFile, User
 from documents.models.accounts import ApiKey, Session
 from tests.documents.classes import CLASSES, World
 
@@ -17,7 +17,7 @@ MEMORY = "mongomock://"
 async def _opened(url: str, name: str) -> AsyncIterator[World]:
     database = await open_database(url, name)
     try:
-        registry = Registry([*CLASSES, Post, Comment, User, Session, ApiKey])
+        registry = Registry([*CLASSES, Post, Comment, StoredFile, User, Session, ApiKey])
         await bind_classes(database, registry)
         await install(database, registry, "error")
         yield World.of(database, registry)

@@ -256,17 +256,33 @@ def got(_: World, persona: Persona, subject: Subject) -> str:
     return _read(persona, subject, f"{subject.path}/{subject.id}")
 
 
+@probe(*(f"GET {{c}}/{{id}}/content{kind}" for kind in ("", " application/octet-stream", " */*", " ?disposition")))
+def content(_: World, persona: Persona, subject: Subject) -> str:
+    """The bytes, whose headers name the file."""
+    path = f"{subject.path}/{subject.id}/content"
+    return _only({_read(persona, subject, path, "*/*", disposition=kind) for kind in ("attachment", "inline")})
+
+
 @probe("HEAD {c}/{id}")
 def head(_: World, persona: Persona, subject: Subject) -> str:
     """The head of its address: as GET's, without the content."""
-    path = f"{subject.path}/{subject.id}"
+    return _head(persona, subject, f"{subject.path}/{subject.id}")
+
+
+@probe("HEAD {c}/{id}/content")
+def content_head(_: World, persona: Persona, subject: Subject) -> str:
+    """The head of the bytes."""
+    return _head(persona, subject, f"{subject.path}/{subject.id}/content")
+
+
+def _head(persona: Persona, subject: Subject, path: str) -> str:
     answer = persona.client.head(path)
     assert answer.content == b""
     assert ("etag" in answer.headers) is (answer.status_code == 200)
     return _read(persona, subject, path) if answer.status_code == 200 else str(answer.status_code)
 
 
-_REFERENCES = {"posts": "author_id", "comments": "post_id", "api_keys": "user_id"}
+_REFERENCES = {"posts": "author_id", "comments": "post_id", "api_keys": "user_id", "files": "owner_id"}
 
 
 @probe("GET {c} ?expand")
@@ -405,15 +421,32 @@ def _new(world: World, subject: Subject) -> dict[str, Any]:
     return body | {"status": subject.kind} if "status" in body else body
 
 
-@probe("POST {c}")
+@probe("POST {c}", "POST {c} ?images_only")
 def created(world: World, persona: Persona, subject: Subject) -> str:
     """One of the same kind; it belongs to whoever creates it."""
+    if subject.collection == "files":
+        return _only({uploaded(world, persona, subject, images_only) for images_only in ("true", "false")})
     before = world.count(subject.collection)
     answer = persona.client.post(subject.path, json=_new(world, subject))
     if answer.status_code == 201:
         content = answer.json()
         assert (content.get("author_id") or content.get("user_id")) == persona.id
         world.remove(subject.collection, content["id"])
+        return "ok"
+    assert world.count(subject.collection) == before
+    return Heard().refused(answer, subject)
+
+
+def uploaded(world: World, persona: Persona, subject: Subject, images_only: str) -> str:
+    """A file, which belongs to whoever uploads it."""
+    before = world.count(subject.collection)
+    answer = persona.client.post(
+        subject.path, params={"images_only": images_only}, files={"files": ("new.png", b"\x89PNG\r\n\x1a\n\0")}
+    )
+    if answer.status_code == 201:
+        (item,) = answer.json()["items"]
+        assert item["owner_id"] == persona.id
+        world.remove(subject.collection, item["id"])
         return "ok"
     assert world.count(subject.collection) == before
     return Heard().refused(answer, subject)

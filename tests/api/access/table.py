@@ -123,11 +123,30 @@ own         401         ok      ok      ok          ok      403     401
 """
 )
 
+#: Files of `user` and of somebody else. Moderators read them all, and delete none.
 FILES = """
-ws subscribe · event · ws auth
+GET {c} · GET {c} ?filter · GET {c} ?sort · GET {c} ?fields · GET {c} ?search · GET {c} ?count · GET {c} ?limit
+GET {c} ?cursor · GET {c} ?page · GET {c} ?page_size · HEAD {c} · short filter · GET {c} ?expand
+GET {c} application/x-ndjson · GET {c} text/csv · GET {c} text/event-stream
             anonymous   user    other   moderator   admin   key     dead
+own         empty       ok      empty   ok          ok      ok      401
+other's     empty       empty   empty   ok          ok      empty   401
+
+ws subscribe · event · ws auth
 own         empty       ok      empty   ok          ok      ok      4501
 other's     empty       empty   empty   ok          ok      empty   4501
+
+GET {c}/{id} · HEAD {c}/{id} · GET {c}/{id} ?expand · GET {c}/{id}/content · GET {c}/{id}/content ?disposition
+GET {c}/{id}/content application/octet-stream · GET {c}/{id}/content */* · HEAD {c}/{id}/content
+own         404         ok      404     ok          ok      ok      401
+other's     404         404     404     ok          ok      404     401
+
+POST {c} · POST {c} ?images_only
+own         401         ok      ok      ok          ok      403     401
+
+DELETE {c}/{id}
+own         404         ok      404     403         ok      403     401
+other's     404         404     404     403         ok      404     401
 """
 
 #: By collection. A class that is not here fails the matrix.

@@ -83,11 +83,17 @@ class World:
 
     def restore(self, subject: Subject) -> None:
         """Bring the document back as it was."""
-        self.mongo[subject.collection].replace_one({"_id": subject.document["_id"]}, subject.document, upsert=True)
+        id = subject.document["_id"]
+        self.mongo[subject.collection].replace_one({"_id": id}, subject.document, upsert=True)
+        if subject.collection == "files":
+            self.mongo["files.files"].replace_one({"_id": id}, {"length": 0, "chunkSize": 261_120}, upsert=True)
 
     def remove(self, collection: str, id: str) -> None:
         """Delete a document past the API."""
         self.mongo[collection].delete_one({"_id": ObjectId(id)})
+        if collection == "files":
+            self.mongo["files.files"].delete_one({"_id": ObjectId(id)})
+            self.mongo["files.chunks"].delete_many({"files_id": ObjectId(id)})
 
     def count(self, collection: str) -> int:
         """How many documents there are."""
@@ -200,7 +206,9 @@ def _documents(world: World, user: ObjectId, somebody: ObjectId) -> None:
         _add(world, "sessions", kind, {"user_id": owner, "ends_at": FAR})
         key = {"name": _word(), "user_id": owner, "scopes": ["posts:read"], "key_hash": uuid.uuid4().hex}
         _add(world, "api_keys", kind, key)
-        _add(world, "files", kind, {"filename": _word(), "content_type": "a/b", "size": 0, "owner_id": owner})
+        values = {"filename": _word(), "content_type": "a/b", "size": 0, "sha256": uuid.uuid4().hex * 2}
+        _add(world, "files", kind, values | {"owner_id": owner})
+        world.restore(world.subjects["files", kind])  # with its content
 
 
 def _add(world: World, collection: str, kind: str, document: Stored, *, search: bool = False) -> None:
