@@ -11,10 +11,8 @@ import contextlib
 import datetime as dt
 import json
 import logging
-import os
-import secrets
+import sys
 from collections.abc import AsyncIterator, Coroutine
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +20,7 @@ import typer
 from api import (
     IN_MEMORY,
     STARTUP_ERRORS,
+    AdminRefused,
     Application,
     Background,
     Counters,
@@ -35,12 +34,15 @@ from api import (
     SettingsRefused,
     SmtpMailer,
     Tokens,
+    create_admin,
+    first_admin,
     load_settings,
     load_token_keys,
     openapi_document,
     parse_limits,
     secret_key,
     serve_application,
+    server_secret,
 )
 from documents import (
     Accounts,
@@ -59,7 +61,6 @@ from documents import (
     DeclarationError,
     Demo,
     DocumentsError,
-    Duplicate,
     EmbeddedDatabase,
     EntryCodec,
     Expansions,
@@ -135,7 +136,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         tickets = Tickets(database)
         await tickets.install()
 
-        secret = _secret(settings)
+        secret = server_secret(settings)
         store = Store(database, registry)
         claims = Claims(database, registry)
         await claims.install()
@@ -143,7 +144,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         positions = PositionCodec(secret, database.id)
         passwords = Passwords()
         stack.callback(passwords.close)
-        await _first_admin(settings, accounts, passwords)
+        await first_admin(settings, accounts, passwords, audit, _say)
         counters = Counters(settings.redis_url.get_secret_value() if settings.redis_url else None, database.id)
         stack.push_async_callback(counters.close)
 
@@ -272,35 +273,6 @@ async def _end(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-def _secret(settings: Settings) -> bytes:
-    """The secret that signs tokens, positions and cursors; in development made once and kept with the data."""
-    given = settings.secret_key.get_secret_value()
-    if given:
-        return given.encode()
-    if settings.mongodb_url.get_secret_value() == IN_MEMORY:
-        return secrets.token_bytes(32)
-    path = settings.data_dir / "secret_key"
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        # O_EXCL: of two processes that start at once, one makes the file and the other reads it.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _read_secret(path)
-    except OSError as error:
-        raise DatabaseRefused(f"HEADWATER_DATA_DIR: {path} cannot be written ({error.strerror})") from None
-    secret = secrets.token_hex(32).encode()
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secret)
-    return secret
-
-
-def _read_secret(path: Path) -> bytes:
-    secret = path.read_bytes()
-    if len(secret) < 32:
-        raise DatabaseRefused(f"{path} is damaged; delete it, or set HEADWATER_SECRET_KEY")
-    return secret
-
-
 @contextlib.asynccontextmanager
 async def shared_by_workers(settings: Settings) -> AsyncIterator[dict[str, str]]:
     """What several workers share on one machine, while they run, as settings of theirs.
@@ -308,7 +280,7 @@ async def shared_by_workers(settings: Settings) -> AsyncIterator[dict[str, str]]
     Raises one of `api.serving.STARTUP_ERRORS`.
     """
     async with contextlib.AsyncExitStack() as stack:
-        variables = {"HEADWATER_SECRET_KEY": _secret(settings).decode()}
+        variables = {"HEADWATER_SECRET_KEY": server_secret(settings).decode()}
         if settings.embedded:
             embedded = EmbeddedDatabase(settings.data_dir, settings.embedded_port, on_event=logger.warning)
             stack.push_async_callback(embedded.stop)
@@ -319,23 +291,8 @@ async def shared_by_workers(settings: Settings) -> AsyncIterator[dict[str, str]]
             await bind_classes(database, registry)
             await install(database, registry, settings.schema_action)
             with contextlib.closing(Passwords()) as passwords:
-                await _first_admin(settings, Accounts(database, registry), passwords)
+                await first_admin(settings, Accounts(database, registry), passwords, Audit(database), _say)
         yield variables
-
-
-async def _first_admin(settings: Settings, accounts: Accounts, passwords: Passwords) -> None:
-    """Create the first admin where there is none: as the settings say, or with a generated password, printed once."""
-    if await accounts.has_admin():
-        return
-    email, password = settings.admin_email, settings.admin_password.get_secret_value()
-    if not email:
-        if not settings.embedded:
-            return
-        email, password = "admin@example.org", secrets.token_urlsafe(64)[: max(16, settings.password_min_length)]
-        _say(f"First start: an admin was created. Username: admin  Password: {password}  (shown only now)")
-    # Another worker may be faster: then there is one.
-    with contextlib.suppress(Duplicate):
-        await accounts.register("admin", email, await passwords.hash(password), roles=("user", "admin"))
 
 
 def _refuse(error: Exception) -> typer.Exit:
@@ -415,6 +372,43 @@ async def _demo(settings: Settings, rate: float, seconds: float, posts: int, see
             _say(f"Filled in {filled} posts and {commented} comments. Changing {rate:g} a second; end with Ctrl-C.")
             await demonstration.run(rate, seconds=seconds, tell=_say)
         _say(demonstration.summary())
+
+
+admin = typer.Typer(no_args_is_help=True, help="Admins of a server.")
+cli.add_typer(admin, name="admin")
+
+
+@admin.command("create")
+def create(
+    email: Annotated[str, typer.Option(help="Where mail is sent.")],
+    username: Annotated[str, typer.Option(help="Shown to other users.")],
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from the first line of standard input.")
+    ] = False,
+) -> None:
+    """Create an admin. Asks for the password, twice."""
+    settings = _settings()
+    if password_stdin:
+        # Not an argument, which every user of the machine could read.
+        password = sys.stdin.readline().rstrip("\r\n")
+    else:
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    try:
+        asyncio.run(_create_admin(settings, username, email, password))
+    except (AdminRefused, DocumentsError) as error:
+        raise _refuse(error) from None
+    _say(f"{username} is an admin.")
+
+
+async def _create_admin(settings: Settings, username: str, email: str, password: str) -> None:
+    registry = Registry.load(settings.documents)
+    async with contextlib.AsyncExitStack() as stack:
+        database = await _server_database(settings)
+        stack.push_async_callback(database.close)
+        await bind_classes(database, registry)
+        # The unique indexes are what refuses a name that is taken, also before the first start of a server.
+        await install(database, registry, settings.schema_action)
+        await create_admin(database, registry, settings, username, email, password)
 
 
 async def _server_database(settings: Settings) -> Database:

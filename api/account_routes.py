@@ -71,10 +71,11 @@ class AccountPublic(BaseModel):
 
 def models(settings: Settings) -> list[type[BaseModel]]:
     """The bodies and answers of these routes, as the settings make them."""
-    return [_registration(settings), AccountChange, _password_change(settings), AccountPublic]
+    return [registration_form(settings), AccountChange, _password_change(settings), AccountPublic]
 
 
-def _registration(settings: Settings) -> type[Registration]:
+def registration_form(settings: Settings) -> type[Registration]:
+    """The form of a registration, with the lengths of passwords that are set."""
     return with_password_limits(Registration, settings.password_min_length, settings.password_max_length)
 
 
@@ -97,7 +98,7 @@ def _password_change(settings: Settings) -> type[PasswordChange]:
 )
 async def register(request: Request, services: ServicesOf) -> Response:
     content = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
-    body = parse_body(_registration(services.settings), content)
+    body = parse_body(registration_form(services.settings), content)
     if services.settings.registration == "closed":
         raise Problem(403, "Registration is closed on this server.")
     refuse_common(body.password, "body", "password")
