@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api import openapi
 from api.bodies import JSON, PATCHES, Body, media_type, parse_body, read_json
 from api.callers import CallerOf, challenge_unless_signed_in
+from api.idempotency import Attempt, once
 from api.negotiation import COMMON_HEADERS, JSON_ONLY
 from api.problems import Problem, ProblemDetails, problem_content, problem_of
 from api.queries import parse_selection, query_items
@@ -31,6 +32,7 @@ from documents import (
     Selection,
     Verb,
     encode_json,
+    parse_id,
     parse_tags,
 )
 
@@ -127,16 +129,28 @@ class _Routes:
         content = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
         asked = parse_body(BulkRequest, content)
         operations = _operations(asked)
-        await charge(request, len(operations))
+
+        async def run(attempt: Attempt) -> Response:
+            await charge(request, len(operations))
+            outcomes = await self._outcomes(services, caller, operations, atomic=asked.atomic)
+            ids = {made.document["id"] for made in outcomes if isinstance(made, Found)}
+            # What was deleted in the end is shown by its author's own request, and there is nothing left to ask.
+            for id in ids - {operation.id_text for operation in operations if operation.verb is Verb.DELETE}:
+                attempt.shows(self._resource.name, parse_id(self._resource, id))
+            return _Results(request, services, caller).answer(operations, outcomes)
+
+        return await once(request, caller, services, content, run)
+
+    async def _outcomes(
+        self, services: Services, caller: Caller, operations: list[Operation], *, atomic: bool
+    ) -> list[Outcome]:
         bulk, principal = Bulk(services.store), caller.principal
-        if asked.atomic:
-            try:
-                outcomes = await bulk.atomic(self._resource, principal, operations)
-            except OperationFailed as failed:
-                raise _of_atomic(failed, operations[failed.index], caller) from None
-        else:
-            outcomes = [outcome async for outcome in bulk.each(self._resource, principal, operations)]
-        return _Results(request, services, caller).answer(operations, outcomes)
+        if not atomic:
+            return [outcome async for outcome in bulk.each(self._resource, principal, operations)]
+        try:
+            return await bulk.atomic(self._resource, principal, operations)
+        except OperationFailed as failed:
+            raise _of_atomic(failed, operations[failed.index], caller) from None
 
     async def update(self, request: Request, caller: CallerOf, services: ServicesOf) -> Response:
         content = await read_json(request, tuple(PATCHES), max_bytes=services.settings.max_body_bytes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from api.bodies import JSON
-from api.openapi.answers import POSITION, REF, error_answers, query_parameter
+from api.openapi.answers import IDEMPOTENCY_KEY, POSITION, REF, error_answers, query_parameter
 from api.openapi.operations import Operations
 from documents import Forms, ResourceClass
 
@@ -60,6 +60,7 @@ class BulkOperations:
             "an earlier one wrote. With `atomic` they happen all or not at all, in one transaction: the first that is "
             "refused is answered with 422 when its values are at fault, else with 409.",
             "BulkAnswer",
+            parameters=[IDEMPOTENCY_KEY],
             requestBody={"required": True, "content": {JSON: {"schema": schema, "example": example}}},
         )
 

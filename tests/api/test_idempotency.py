@@ -244,3 +244,22 @@ def test_answer_that_is_too_large_to_keep(alice: User, key: str, title: str, mon
     again = create(alice, key, title=title)
     assert (again.status_code, again.json()) == (201, first.json())
     assert again.headers["idempotency-replayed"] == "true"
+
+
+def test_bulk(alice: User, post: dict[str, Any], key: str, title: str, mongo: Database[dict[str, Any]]) -> None:
+    """Is done once; its answer is given again while the caller may read the documents in it."""
+    operations = [
+        {"op": "create", "document": {"title": title}},
+        {"op": "update", "id": post["id"], "patch": {"$push": {"tags": "pushed"}}},
+    ]
+
+    def send() -> httpx.Response:
+        return alice.client.post("/posts/bulk", json={"operations": operations}, headers={"Idempotency-Key": key})
+
+    first, again = send(), send()
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert again.content == first.content
+    assert again.headers["idempotency-replayed"] == "true"
+    assert alice.client.get(f"/posts/{post['id']}").json()["tags"] == ["a", "pushed"]
+    mongo["posts"].delete_one({"_id": ObjectId(first.json()["results"][0]["id"])})
+    problem(send(), 409, "answer_gone")
