@@ -406,6 +406,66 @@ def deleted(world: World, persona: Persona, subject: Subject) -> str:
     return _write(world, persona, subject, "DELETE")
 
 
+@probe("POST {c}/bulk")
+def written_in_bulk(world: World, persona: Persona, subject: Subject) -> str:
+    """Changed and deleted by operations, each the only one of its request."""
+    outcomes = set()
+    for operation in ({"op": "update", "patch": world.patch(subject)}, {"op": "delete"}):
+        heard = Heard()
+        body = {"operations": [{**operation, "id": subject.id}]}
+        answer = heard.answer(persona.client.post(f"{subject.path}/bulk", json=body))
+        stored = world.stored(subject)
+        if answer.status_code == 200:
+            assert stored != subject.document
+            world.restore(subject)
+            outcomes.add("ok")
+        else:
+            assert stored == subject.document, "a refused write has changed the document"
+            refused = answer.json()["results"][0]["status"] if answer.status_code == 207 else answer.status_code
+            outcomes.add(str(refused))
+    return _only(outcomes)
+
+
+def _matching(world: World, persona: Persona, subject: Subject, method: str, **options: Any) -> str:
+    """Try to change all that match, which is this document alone."""
+    heard = Heard()
+    params = {"filter": _by_id(subject), "search": subject.search_word}
+    answer = heard.answer(persona.client.request(method, subject.path, params=params, **options))
+    stored = world.stored(subject)
+    if not answer.is_success or answer.json()["modified"] == 0:
+        assert stored == subject.document, "a refused write has changed the document"
+        return "empty" if answer.is_success else heard.refused(answer, subject)
+    assert stored != subject.document
+    world.restore(subject)
+    return "ok"
+
+
+@probe("DELETE {c}", "DELETE {c} ?filter", "DELETE {c} ?search")
+def deleted_by_filter(world: World, persona: Persona, subject: Subject) -> str:
+    """Deleted among all that match."""
+    return _matching(world, persona, subject, "DELETE")
+
+
+@probe(
+    *("PATCH {c} ?filter", "PATCH {c} ?search", "PATCH {c} application/json", "PATCH {c} application/merge-patch+json"),
+    *("PATCH {c} application/json-patch+json", "PATCH {c} application/vnd.headwater.update+json"),
+)
+def changed_by_filter(world: World, persona: Persona, subject: Subject) -> str:
+    """Changed among all that match, by each kind of patch."""
+    patch = world.patch(subject)
+    kinds = {
+        "application/json": patch,
+        "application/merge-patch+json": patch,
+        "application/json-patch+json": [{"op": "replace", "path": f"/{n}", "value": v} for n, v in patch.items()],
+        "application/vnd.headwater.update+json": {"$set": patch},
+    }
+    outcomes = set()
+    for kind, content in kinds.items():
+        options = {"content": json.dumps(content).encode(), "headers": {"Content-Type": kind}}
+        outcomes.add(_matching(world, persona, subject, "PATCH", **options))
+    return _only(outcomes)
+
+
 @probe("POST {c}/{id}/moderate")
 def moderated(world: World, persona: Persona, subject: Subject) -> str:
     """Published or hidden by a moderator."""

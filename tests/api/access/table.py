@@ -46,10 +46,17 @@ published   401         ok      ok      ok          ok      403     401
 hidden      401         403     403     ok          ok      403     401
 
 PUT {c}/{id} · PATCH {c}/{id} application/json · PATCH {c}/{id} application/merge-patch+json · DELETE {c}/{id}
-PATCH {c}/{id} application/json-patch+json · PATCH {c}/{id} application/vnd.headwater.update+json
+PATCH {c}/{id} application/json-patch+json · PATCH {c}/{id} application/vnd.headwater.update+json · POST {c}/bulk
 draft       404         ok      404     ok          ok      403     401
 published   401         ok      403     ok          ok      403     401
 hidden      404         403     404     ok          ok      403     401
+
+DELETE {c} · DELETE {c} ?filter · DELETE {c} ?search · PATCH {c} ?filter · PATCH {c} ?search
+PATCH {c} application/json · PATCH {c} application/merge-patch+json
+PATCH {c} application/json-patch+json · PATCH {c} application/vnd.headwater.update+json
+draft       401         ok      empty   ok          ok      403     401
+published   401         ok      empty   ok          ok      403     401
+hidden      401         empty   empty   ok          ok      403     401
 
 POST {c}/{id}/moderate
 draft       404         403     404     ok          ok      403     401
