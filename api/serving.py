@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.app import create_app
 from api.services import Services
@@ -24,6 +24,8 @@ from documents import DatabaseAway, DatabaseRefused, DeclarationError
 
 #: Open requests and sockets may take this long to end after SIGTERM.
 GRACE_SECONDS = 10
+#: How long idle connections get, before that, to be ended by the answer to one more request.
+DRAIN_SECONDS = 1.0
 
 #: What keeps a server from starting, each with one clear line.
 STARTUP_ERRORS = (SettingsRefused, DatabaseRefused, DatabaseAway, DeclarationError)
@@ -59,6 +61,8 @@ class Application:
             await self._lifespan(receive, send)
         elif self._app is None:
             raise RuntimeError("the server must run the lifespan (uvicorn: --lifespan on)")
+        elif scope["type"] == "http" and self.services is not None and self.services.manager.draining:
+            await self._app(scope, receive, _closing(send))
         else:
             await self._app(scope, receive, send)
 
@@ -91,6 +95,17 @@ class Application:
             self.services.manager.drain()
 
 
+def _closing(send: Send) -> Send:
+    """`send`, with `Connection: close` in the answer's head."""
+
+    async def send_closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+        await send(message)
+
+    return send_closing
+
+
 class _Server(uvicorn.Server):
     """uvicorn, with the live connections drained before their sockets are closed, and a word when it is ready."""
 
@@ -98,9 +113,27 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._application = app
         self._on_ready = on_ready
+        self._draining: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        asyncio.get_running_loop().call_soon_threadsafe(self._application.drain)
+        if self._draining is None:
+            # In the event loop: a signal may interrupt anything.
+            asyncio.get_running_loop().call_soon_threadsafe(self._drain, sig, frame)
+        else:
+            super().handle_exit(sig, frame)
+
+    def _drain(self, sig: int, frame: FrameType | None) -> None:
+        self._draining = asyncio.create_task(self._exit_when_drained(sig, frame))
+
+    async def _exit_when_drained(self, sig: int, frame: FrameType | None) -> None:
+        """Let connections end by their next answer. A client that reuses one just as we close it loses a request."""
+        for listening in self.servers:
+            listening.close()
+        self._application.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while self.server_state.connections:  # noqa: ASYNC110 - uvicorn sets no event
+                    await asyncio.sleep(0.02)
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: Any = None) -> None:
