@@ -90,6 +90,7 @@ from realtime import (
     OplogPast,
     Past,
     Principals,
+    ReadCache,
     Recovery,
     RedisLog,
     Relay,
@@ -158,6 +159,8 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         manager = ConnectionManager(feed, views, snapshots, positions, outbox_max_bytes=settings.outbox_max_bytes)
         principals = Principals(Credentials(database, registry), manager)
         feed.add_listener(principals.on_entry)
+        read_cache = ReadCache(feed, store, lists)
+        feed.add_listener(read_cache.on_entry)
         manager.recovery = Recovery(
             feed.history,
             pasts,
@@ -193,6 +196,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             positions=positions,
             feed=feed,
             manager=manager,
+            read_cache=read_cache,
             principals=principals,
             background=background,
             mail=_mail(settings, background),

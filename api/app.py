@@ -29,6 +29,7 @@ from api.hosts import TLSRedirect, TrustedHosts
 from api.middleware import Envelope, LastResort
 from api.negotiation import JSON_ONLY
 from api.origins import Origins
+from api.own_writes import OwnWrites
 from api.problems import install_problems
 from api.rates import RateLimited
 from api.resource_routes import resource_router
@@ -123,8 +124,9 @@ def _surround(app: FastAPI, settings: Settings) -> None:
     From the outside: every answer gets the envelope's headers, whoever gives it. Requests for other hosts, and without
     TLS, end before anything reads them. What pages of other origins may read includes errors, so all that follows is
     inside of that: unknown errors become answers, answers are compressed, then it is found out who is calling, and
-    counted; a wrong version counts, too.
+    counted; a wrong version counts, too. Innermost, the read cache is told what was written.
     """
+    app.add_middleware(OwnWrites)
     app.add_middleware(VersionCheck)
     app.add_middleware(RateLimited, prefix="/api/")
     app.add_middleware(Compression)

@@ -20,14 +20,14 @@ class Allowance:
     """What one request may use, on behalf of whom it counts for."""
 
     def __init__(self, counters: Counters, limits: Limits, key: str) -> None:
+        self.key = key
         self.standing: Standing | None = None
         self._counters = counters
         self._limits = limits
-        self._key = key
 
     async def spend(self, cost: int) -> None:
         """Count `cost` requests. Raises a 429 Problem and counts nothing if that is too many."""
-        self.standing = await self._counters.hit(self._limits, "rate", self._key, cost=cost)
+        self.standing = await self._counters.hit(self._limits, "rate", self.key, cost=cost)
         if not self.standing.allowed:
             detail = f"Too many requests; try again in {self.standing.reset_seconds} seconds."
             raise Problem(429, detail, headers=self.standing.headers())

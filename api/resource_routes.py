@@ -19,6 +19,7 @@ from api.exports import export_list
 from api.idempotency import Attempt, create_once, once
 from api.imports import import_lines
 from api.negotiation import COMMON_HEADERS, JSON_ONLY, LIST_TYPES, NDJSON_ONLY, negotiate
+from api.own_writes import reader_of
 from api.queries import ListRequest, parse_list, parse_one, query_items
 from api.services import Services, ServicesOf
 from api.settings import Settings
@@ -76,7 +77,8 @@ class ResourceRoutes:
             query_items(request.scope["query_string"]),
             page_size_max=services.settings.page_size_max,
         )
-        page = await services.lists.page(self._resource, asked.query, caller.principal)
+        reader = reader_of(request)
+        page = await services.read_cache.page(self._resource, asked.query, caller.principal, reader)
         headers = {**COMMON_HEADERS, "X-Position": services.positions.encode(page.position)}
         if page.total is not None:
             headers["X-Total-Count"] = str(page.total)
@@ -110,7 +112,7 @@ class ResourceRoutes:
         preconditions = preconditions_of(request)
         items = query_items(request.scope["query_string"])
         expansion = parse_one(self._resource, services.registry, caller.principal, items)
-        found = await services.store.get(self._resource, id, caller.principal)
+        found = await services.read_cache.get(self._resource, id, caller.principal, reader_of(request))
         if expansion:
             # It is made of several documents, so it has neither the tag nor the date of the one.
             (document,) = await services.expansions.embed([found.document], expansion, caller.principal)

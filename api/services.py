@@ -38,7 +38,7 @@ from documents import (
     Tickets,
     parse_user_id,
 )
-from realtime import ConnectionManager, Feed, Principals
+from realtime import ConnectionManager, Feed, Principals, ReadCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class Services:
     positions: PositionCodec
     feed: Feed
     manager: ConnectionManager
+    read_cache: ReadCache
     principals: Principals
     background: Background
     mail: Mail

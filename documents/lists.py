@@ -97,7 +97,7 @@ class Lists:
         rule, _ = resource.rule("read", principal)
         everything = rule == EVERYTHING and query.filter == EVERYTHING
         wanted = to_query(conjunction([rule, query.filter]))
-        identity = self._identity(resource, query, principal)
+        identity = self.identity(resource, query, principal)
         condition = wanted
         if query.cursor is not None:
             values = self._cursors.decode(query.cursor, query.sort, identity)
@@ -143,7 +143,8 @@ class Lists:
             return Result(list(documents), self._database.position(session))
 
     @staticmethod
-    def _identity(resource: ResourceClass, query: ListQuery, principal: Principal) -> bytes:
+    def identity(resource: ResourceClass, query: ListQuery, principal: Principal) -> bytes:
+        """What a cursor is good for: this list, for this caller."""
         order = ",".join(f"{'-' if key.descending else ''}{key.path}" for key in query.sort)
         scopes = "*" if principal.scopes is None else ",".join(sorted(principal.scopes))
         caller = f"{principal.user_id} {scopes}"

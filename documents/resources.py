@@ -45,7 +45,8 @@ class Resource:
     `access` are its rules. `search` names the string fields that `search=` looks in. With `generic=False` the class
     has no routes of its own (users, sessions); it can still be subscribed to when `live` is true. `scopes` are what an
     API key can be good for here. `examples` are complete create bodies for the OpenAPI document. `reports` are
-    aggregations, served under their names. `actions` are what else may be done to a document.
+    aggregations, served under their names. `actions` are what else may be done to a document. `cache` keeps what was
+    read in each worker's memory until the feed tells of a change: for what is read much more than it is written.
     """
 
     access: Access = field(default_factory=Access)
@@ -56,6 +57,7 @@ class Resource:
     examples: tuple[Mapping[str, Any], ...] = ()
     reports: Mapping[str, Report] = field(default_factory=dict)
     actions: tuple[Action, ...] = ()
+    cache: bool = False
 
 
 def utc_now() -> dt.datetime:

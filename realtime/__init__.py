@@ -9,6 +9,7 @@ from realtime.history import History
 from realtime.log_redis import RedisLog
 from realtime.manager import ConnectionManager
 from realtime.principals import Principals
+from realtime.read_cache import ReadCache
 from realtime.recovery import LogPast, OplogPast, Past, Recovery
 from realtime.relay import Relay
 from realtime.snapshots import Snapshots
@@ -26,6 +27,7 @@ __all__ = [
     "OplogPast",
     "Past",
     "Principals",
+    "ReadCache",
     "Recovery",
     "RedisLog",
     "Refused",
