@@ -200,6 +200,16 @@ async def test_a_deletion_while_somebody_reads(contract: World) -> None:
             pass
 
 
+@pytest.mark.parametrize("data", [b"", bytes(CHUNK_BYTES - 1), "text"])
+async def test_a_chunk_that_is_damaged(contract: World, data: Any) -> None:
+    """A chunk that holds less than it should, or no bytes, is not passed off as the content."""
+    files = files_of(contract)
+    (document,) = await upload(files, bytes(2 * CHUNK_BYTES + 1))
+    await contract.database.raw["files.chunks"].update_one({"n": 1}, {"$set": {"data": data}})
+    with pytest.raises(ContentLost):
+        await read(files, document["id"])
+
+
 @pytest.mark.parametrize("damage", [{"n": 1}, {"n": 2}])
 async def test_a_chunk_that_is_missing(contract: World, damage: dict[str, Any]) -> None:
     """Nothing is passed over, be it in the middle or at the end."""
@@ -239,6 +249,9 @@ async def test_what_a_killed_server_left(contract: World) -> None:
     await living.renew()
     with pytest.raises(DatabaseAway):
         await left.renew()
+    await unfinished.update_one({"_id": living.id}, {"$set": {"swept_at": LONG_AGO}})
+    with pytest.raises(DatabaseAway):  # another server is about to remove its contents
+        await living.renew()
 
 
 async def test_an_upload_that_was_swept(contract: World) -> None:
