@@ -135,6 +135,8 @@ def main() -> None:
             "HEADWATER_DATA_DIR": folder,
             "HEADWATER_ADMIN_EMAIL": "admin@example.org",
             "HEADWATER_ADMIN_PASSWORD": PASSWORD,
+            # One user writes and one address connects, faster than people do.
+            "HEADWATER_RATE_LIMIT": "1000000/minute",
         }
         server = subprocess.Popen([sys.executable, str(ROOT / "main.py")], env=environment, stdout=subprocess.DEVNULL)
         try:

@@ -70,7 +70,7 @@ def test_limit_reached(here: httpx.Client) -> None:
         ("HEAD", "/api/v1/posts", 200),
         ("GET", "/api/v1/posts?limit=x", 422),
         ("GET", "/api/v1/nothing", 404),
-        ("DELETE", "/api/v1/posts", 405),
+        ("PUT", "/api/v1/posts", 405),
         ("OPTIONS", "/api/v1/posts", 204),
         ("POST", "/api/v1/posts", 400),
         ("POST", "/api/v1/auth/login", 400),
