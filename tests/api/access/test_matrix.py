@@ -11,12 +11,15 @@ from pymongo.database import Database
 
 from api import Settings
 from documents import LiveDocument, Registry
+from tests.api.access import reading, watching, writing
 from tests.api.access.surfaces import PROBES, surfaces
 from tests.api.access.table import ELSEWHERE, TABLES, parse
 from tests.api.access.world import Stored, World, build
 from tests.api.servers import SECRET, Server
 
 REGISTRY = ["documents.models"]
+#: Each registers its probes where it is imported.
+_PROBING = (reading, writing, watching)
 EXPECTED = {collection: parse(table) for collection, table in TABLES.items()}
 
 
