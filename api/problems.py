@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.methods import allowed_methods
 from api.passwords import Busy
 from documents import (
+    ConditionMissing,
     Contended,
     DatabaseAway,
     DocumentsError,
@@ -165,6 +166,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(409, f"{str(error)[:1].upper()}{str(error)[1:]}.")
         case Inapplicable():
             return Problem(409, "The patch does not fit the document as it is.", errors=error.faults)
+        case ConditionMissing():
+            return Problem(428, f"{str(error)[:1].upper()}{str(error)[1:]}.")
         case Stale():
             return Problem(412, f"{str(error)[:1].upper()}{str(error)[1:]}.")
         case Duplicate():

@@ -28,6 +28,7 @@ from documents.derived import Keeper
 from documents.embedded import EmbeddedDatabase
 from documents.entry_codec import EntryCodec, Logged, NotAnEntry
 from documents.errors import (
+    ConditionMissing,
     Contended,
     ContentLost,
     DatabaseAway,
@@ -126,6 +127,7 @@ __all__ = [
     "Checkpoints",
     "Claim",
     "Claims",
+    "ConditionMissing",
     "Contended",
     "Content",
     "ContentLost",

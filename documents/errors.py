@@ -19,6 +19,7 @@
     ├── TooMany                 the caller has as many of these as anybody may have
     ├── Inapplicable            a JSON Patch does not fit the document as it is
     ├── Stale                   If-Match (or If-None-Match: *) does not hold
+    ├── ConditionMissing        the class wants If-Match, and there is none
     ├── Duplicate               a unique index refuses the value; names the fields
     ├── KeyHeld                 another attempt at the request holds its idempotency key
     ├── OperationFailed         (documents.bulk) an operation of an atomic request was refused, so nothing was changed
@@ -141,6 +142,10 @@ class Inapplicable(DocumentsError):
 
 class Stale(DocumentsError):
     """A precondition on the document's entity tag does not hold."""
+
+
+class ConditionMissing(DocumentsError):
+    """The class's documents are changed only by who names the version that they have seen."""
 
 
 class Duplicate(DocumentsError):

@@ -47,6 +47,7 @@ class Resource:
     API key can be good for here. `examples` are complete create bodies for the OpenAPI document. `reports` are
     aggregations, served under their names. `actions` are what else may be done to a document. `cache` keeps what was
     read in each worker's memory until the feed tells of a change: for what is read much more than it is written.
+    With `conditional=True` a document is changed or deleted only under `If-Match`, by who has seen its present form.
     """
 
     access: Access = field(default_factory=Access)
@@ -58,6 +59,7 @@ class Resource:
     reports: Mapping[str, Report] = field(default_factory=dict)
     actions: tuple[Action, ...] = ()
     cache: bool = False
+    conditional: bool = False
 
 
 def utc_now() -> dt.datetime:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from documents.access import Principal
 from documents.bulk import Deadline
 from documents.database import driver_errors
-from documents.errors import DatabaseAway, DocumentsError, Forbidden, InvalidInput, NotFound
+from documents.errors import ConditionMissing, DatabaseAway, DocumentsError, Forbidden, InvalidInput, NotFound
 from documents.filters import EVERYTHING, NOTHING, DocumentTest, Filter, compile_predicate, conjunction, to_query
 from documents.lists import QUERY_TIME_LIMIT_MS
 from documents.patches import Patch
@@ -89,6 +89,8 @@ class Selection:
         rule, _ = resource.rule(operation, principal)
         if rule == NOTHING:
             raise Forbidden(f"you may not {operation} documents of {resource.name}")
+        if resource.declared.conditional:
+            raise ConditionMissing(f"documents of {resource.name} are changed one by one, with If-Match")
         if filter == EVERYTHING:
             raise InvalidInput.at("query", "filter", msg="a filter that selects documents is needed", type="missing")
         condition = conjunction([resource.rule("read", principal)[0], rule, filter])

@@ -22,7 +22,7 @@ from documents.contention import Attempts
 from documents.database import Database, Session, Stored, driver_errors
 from documents.derived import Derivations
 from documents.editing import Editor
-from documents.errors import DocumentRefused, Duplicate, Forbidden, InvalidInput, NotFound, Stale
+from documents.errors import ConditionMissing, DocumentRefused, Duplicate, Forbidden, InvalidInput, NotFound, Stale
 from documents.filters import NOTHING, DocumentTest
 from documents.forms import Forms, forms_of
 from documents.ids import new_id, parse_id
@@ -276,6 +276,8 @@ class Store:
             stored = await self.database.latest(resource.name).find_one({"_id": document_id}, session=session)
         if stored is None or not resource.allows("read", principal, stored) or (only and not only(stored)):
             raise NotFound(f"there is no such document in {resource.name}")
+        if resource.declared.conditional and preconditions.if_match is None:
+            raise ConditionMissing(f"documents of {resource.name} are changed with If-Match")
         if preconditions:
             form = self.public_form(resource, principal.roles)
             preconditions.check(form.etag(form.document(stored)))

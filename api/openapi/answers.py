@@ -25,6 +25,7 @@ _TEXTS = {
     416: "The range lies beyond the content; `Content-Range` says how long that is.",
     422: "Values are not accepted; `errors` names the place of each fault.",
     429: "Too many requests; `Retry-After` says when to try again.",
+    428: "The documents are changed only under `If-Match`.",
     503: "The database does not answer at the moment; `Retry-After` says when to try again.",
 }
 ETAG = {

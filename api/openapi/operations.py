@@ -211,7 +211,7 @@ class Operations:
         answers = {
             200: self._one("The document as it is now."),
             201: self._created(),
-            **error_answers(400, 401, 403, 404, 406, 409, 412, 413, 415, 422, 503),
+            **self._changing_errors(400, 401, 403, 404, 406, 409, 412, 413, 415, 422, 503),
         }
         put_header = header_parameter("If-None-Match", "`*` creates the document under the given id.")
         return self._operation(
@@ -227,7 +227,7 @@ class Operations:
         """`PATCH /{name}/{id}`."""
         answers = {
             200: self._one("The document as it is now."),
-            **error_answers(400, 401, 403, 404, 406, 409, 412, 413, 415, 422, 503),
+            **self._changing_errors(400, 401, 403, 404, 406, 409, 412, 413, 415, 422, 503),
         }
         return self._operation(
             "patch",
@@ -239,6 +239,10 @@ class Operations:
             parameters=[IF_MATCH],
             requestBody=self.patch_body(),
         )
+
+    def _changing_errors(self, *statuses: int) -> dict[int | str, dict[str, Any]]:
+        """The errors of a change, 428 among them where the class's documents are changed under a condition."""
+        return error_answers(*statuses, *([428] if self._resource.declared.conditional else []))
 
     def patch_body(self) -> dict[str, Any]:
         """The body of a patch, by media type."""
@@ -266,7 +270,7 @@ class Operations:
         """`POST /{name}/{id}/{action}`."""
         answers = {
             200: self._one("The document as it is now."),
-            **error_answers(400, 401, 403, 404, 409, 412, 413, 415, 422, 503),
+            **self._changing_errors(400, 401, 403, 404, 409, 412, 413, 415, 422, 503),
         }
         return self._operation(
             action.name,
@@ -287,7 +291,7 @@ class Operations:
         """`DELETE /{name}/{id}`."""
         answers = {
             204: {"description": "The document is deleted.", "headers": {"X-Position": POSITION}},
-            **error_answers(401, 403, 404, 412, 422, 503),
+            **self._changing_errors(401, 403, 404, 412, 422, 503),
         }
         return self._operation(
             "delete",
