@@ -137,7 +137,7 @@ def _key(words: tuple[str, str]) -> Operation:
 
 
 def _file(words: tuple[str, str]) -> Operation:
-    made = {"content_type": "text/plain", "size": 1, "owner_id": OTHER, **stamps()}
+    made = {"content_type": "text/plain", "size": 1, "sha256": "0" * 64, "owner_id": OTHER, **stamps()}
     return direct("files", *({"_id": HIDDEN[0], "filename": w, **made} for w in words))
 
 
@@ -229,6 +229,7 @@ users_reads = st.sampled_from(
     ]
     + [rest(method, f"/users/{OTHER}") for method in ("GET", "HEAD", "PATCH", "DELETE")]
     + [stream("/users"), rest("GET", "/posts?expand=author_id"), rest("GET", "/api-keys")]
+    + [rest("GET", f"/files{path}") for path in ("", "?count=exact", f"/{HIDDEN[0]}", f"/{HIDDEN[0]}/content")]
     + [walk("/users?limit=1&sort=-id")]
 )  # fmt: skip
 writes = st.builds(_writing, word, any_post).flatmap(st.sampled_from)
