@@ -20,14 +20,25 @@ from api import openapi
 from api.bodies import JSON
 from api.callers import CallerOf, SignedInCaller, challenge_unless_signed_in
 from api.dispositions import SHOWN_INLINE, content_disposition
-from api.multipart import Part, PartEnd, boundary_of, parts_of
+from api.idempotency import Attempt, once
+from api.multipart import MULTIPART, Part, PartEnd, boundary_of, parts_of
 from api.negotiation import COMMON_HEADERS, JSON_ONLY
 from api.problems import Problem
 from api.ranges import NotSatisfiable, parse_date, range_of
 from api.resource_routes import ResourceRoutes, preconditions_of
-from api.services import ServicesOf
+from api.services import Caller, Services, ServicesOf
 from api.settings import Settings
-from documents import Batch, Content, DocumentsError, Forbidden, Forms, InvalidInput, ResourceClass, encode_json
+from documents import (
+    Batch,
+    Content,
+    DocumentsError,
+    Forbidden,
+    Forms,
+    InvalidInput,
+    ResourceClass,
+    encode_json,
+    parse_id,
+)
 
 logger = logging.getLogger("headwater.api")
 
@@ -44,7 +55,7 @@ def file_router(resource: ResourceClass, forms: Forms, settings: Settings) -> tu
     """The routes of files, and the models that their description refers to."""
     router = APIRouter(prefix=f"/{resource.name}", tags=["Files"])
     docs = openapi.FileOperations(resource, forms, settings)
-    metadata, routes = ResourceRoutes(resource), _Routes()
+    metadata, routes = ResourceRoutes(resource), _Routes(resource)
     router.add_api_route("", metadata.list, methods=["GET"], **docs.list_page())
     router.add_api_route("", metadata.list, methods=["HEAD"], include_in_schema=False)
     router.add_api_route("", routes.upload, methods=["POST"], dependencies=[JSON_ONLY], **docs.upload())
@@ -59,6 +70,9 @@ def file_router(resource: ResourceClass, forms: Forms, settings: Settings) -> tu
 class _Routes:
     """The handlers that other document classes do not have."""
 
+    def __init__(self, resource: ResourceClass) -> None:
+        self._resource = resource
+
     async def upload(
         self,
         request: Request,
@@ -69,9 +83,26 @@ class _Routes:
         ] = "false",
     ) -> Response:
         boundary = boundary_of(request)
+
+        async def store(attempt: Attempt) -> Response:
+            return await self._store(request, caller, services, boundary, attempt, images_only=images_only == "true")
+
+        # The bytes are read once and a boundary is made anew each time, so of the body only the type is compared.
+        return await once(request, caller, services, {"media_type": MULTIPART}, store)
+
+    async def _store(
+        self,
+        request: Request,
+        caller: Caller,
+        services: Services,
+        boundary: bytes,
+        attempt: Attempt,
+        *,
+        images_only: bool,
+    ) -> Response:
         parts = parts_of(request, boundary, max_bytes=services.settings.max_upload_bytes)
         async with (
-            services.files.receive(caller.principal, images_only=images_only == "true") as batch,
+            services.files.receive(caller.principal, images_only=images_only) as batch,
             contextlib.aclosing(parts),
         ):
             async for part in parts:
@@ -83,6 +114,8 @@ class _Routes:
                     case Part():
                         await batch.begin(_filename_of(part, batch))
             found = await batch.commit()
+        for one in found:
+            attempt.shows(self._resource.name, parse_id(self._resource, one.document["id"]))
         headers = {**COMMON_HEADERS, "X-Position": services.positions.encode(found[0].position)}
         if len(found) == 1:
             headers["Location"] = f"{request.scope['path']}/{quote(str(found[0].document['id']))}"

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from api.openapi.answers import (
     ETAG,
+    IDEMPOTENCY_KEY,
     IF_MATCH,
     IF_NONE_MATCH,
     LAST_MODIFIED,
@@ -53,7 +54,7 @@ class FileOperations(Operations):
                     "Location": {"description": "The address of the metadata, when it is one file.", **_TEXT},
                 },
             },
-            **error_answers(400, 401, 403, 406, 413, 415, 422, 503),
+            **error_answers(400, 401, 403, 406, 409, 413, 415, 422, 503),
         }
         form = {
             "type": "object",
@@ -77,6 +78,7 @@ class FileOperations(Operations):
             f"One file or several (at most {MAX_FILES}, and {largest} bytes in all): all of them are stored, or none. "
             "A file's type is found in its content; its name is made safe.",
             answers,
+            parameters=[IDEMPOTENCY_KEY],
             requestBody={"required": True, "content": {"multipart/form-data": {"schema": form, "example": example}}},
         ) | {"status_code": 201}
 

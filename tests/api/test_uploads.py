@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -257,3 +258,17 @@ def test_live(server: Server, alice: User, bob: User, moderator: User) -> None:
             assert (event["op"], event["id"]) == ("delete", items[0]["id"])
         for connection in others:
             assert connection.answers_ping()
+
+
+def test_sent_again(alice: User, mongo: Mongo) -> None:
+    """With a key an upload is carried out once; its answer is given again as long as the files are there."""
+    client, name = alice.client, f"{uuid.uuid4().hex}.txt"
+    key = {"Idempotency-Key": name}
+    first, again = (client.post("/files", files={"files": (name, b"water")}, headers=key) for _ in range(2))
+    assert (first.status_code, again.status_code, again.headers["Idempotency-Replayed"]) == (201, 201, "true")
+    assert again.json() == first.json()
+    assert mongo["files"].count_documents({"filename": name}) == 1
+    assert client.delete(f"/files/{first.json()['items'][0]['id']}").status_code == 204
+    gone = client.post("/files", files={"files": (name, b"water")}, headers=key)
+    assert (gone.status_code, gone.json()["code"]) == (409, "answer_gone")
+    assert mongo["files"].count_documents({"filename": name}) == 0
