@@ -34,6 +34,8 @@ def slots(kind: int, count: int = 3) -> list[ObjectId]:
 
 
 VISIBLE, HIDDEN, OWN = slots(1), slots(2), slots(3)
+#: A draft that comments may refer to. (Those on a hidden post are hidden with it, so that would be no secret.)
+DRAFT = slots(6)[0]
 COMMENTS, BEACON = slots(4), ObjectId("f" * 24)
 WORDS = ("alpha", "beta", "gamma")
 NO_ONE = ObjectId("e" * 24)
@@ -154,6 +156,9 @@ _in_some = (st.booleans(), st.booleans())
 hidden_writes = st.one_of(
     st.builds(_unseen_post, st.sampled_from([*HIDDEN, *HIDDEN, *VISIBLE]), both, unseen),
     st.builds(lambda id, *worlds: removed("posts", id, *worlds), st.sampled_from(HIDDEN), *_in_some),
+    st.builds(lambda id: removed("posts", id, True, True), st.sampled_from(HIDDEN)),
+    st.builds(lambda words: _unseen_post(DRAFT, words, "draft"), both),
+    st.builds(lambda *worlds: removed("posts", DRAFT, *worlds), *_in_some),
     st.builds(_unseen_comment, st.sampled_from(COMMENTS), both, any_post),
     st.builds(lambda id, *worlds: removed("comments", id, *worlds), st.sampled_from(COMMENTS), *_in_some),
 )
@@ -167,7 +172,7 @@ _files = st.builds(_file, both)
 visible_writes = st.one_of(
     st.builds(_seen_post, st.sampled_from(VISIBLE), word),
     st.builds(lambda id: removed("posts", id, True, True), st.sampled_from(VISIBLE)),
-    st.builds(_seen_comment, st.sampled_from(slots(5)), word, any_post),
+    st.builds(_seen_comment, st.sampled_from(slots(5)), word, st.sampled_from([BEACON, DRAFT])),
 )
 
 
@@ -221,7 +226,7 @@ def _writing(w: str, id: ObjectId) -> list[Operation]:
 reads = st.builds(
     _reading, st.sampled_from(("posts", "comments")), word, st.sampled_from([*VISIBLE, *HIDDEN, *COMMENTS]), any_post
 ).flatmap(st.sampled_from)
-users_reads = st.sampled_from(
+_USERS_READS = (
     [
         rest("GET", f"/users?{query}")
         for query in ("", "count=exact", "sort=-username", "email=alpha@example.org", "sort=email", "roles=moderator",
@@ -232,6 +237,7 @@ users_reads = st.sampled_from(
     + [rest("GET", f"/files{path}") for path in ("", "?count=exact", f"/{HIDDEN[0]}", f"/{HIDDEN[0]}/content")]
     + [walk("/users?limit=1&sort=-id")]
 )  # fmt: skip
+users_reads = st.sampled_from(_USERS_READS)
 writes = st.builds(_writing, word, any_post).flatmap(st.sampled_from)
 own_writes = st.builds(
     lambda id, w, status: rest(
@@ -254,6 +260,18 @@ FILTERS: dict[str, dict[str, Any]] = {
 }
 
 
+def _differ(twins: list[Twin]) -> None:
+    """What each world begins with besides: one thing that only it has, and one that says something else there."""
+    twins[1].mongo.posts.insert_many([post(NO_ONE, "hidden", "alpha"), post(DRAFT, "draft", "alpha")])
+    for n, twin in enumerate(twins):
+        twin.mongo.posts.insert_many(
+            [post(HIDDEN[n], ("draft", "hidden")[n], "alpha"), post(HIDDEN[2], "hidden", WORDS[n])]
+        )
+        twin.mongo.comments.insert_many(
+            [comment(COMMENTS[n], "hidden", "alpha", VISIBLE[0]), comment(COMMENTS[2], "hidden", WORDS[n], HIDDEN[n])]
+        )
+
+
 def tell(twins: list[Twin], who: Who, story: list[Operation]) -> None:
     """Tell a story in both worlds; after each step all that the principal has received must be equal."""
     for twin in twins:
@@ -261,6 +279,9 @@ def tell(twins: list[Twin], who: Who, story: list[Operation]) -> None:
         for n, id in enumerate(VISIBLE[:2]):
             twin.mongo.posts.insert_one(post(id, "published", WORDS[n]))
         twin.mongo.posts.insert_one(post(BEACON, "published", "beacon"))
+        twin.mongo.comments.insert_one(comment(slots(5)[0], "published", "alpha", DRAFT))
+    if who != MODERATOR:
+        _differ(twins)
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(live(twin.server, twin.tokens[who])) for twin in twins]
         streams = [
@@ -279,6 +300,18 @@ def tell(twins: list[Twin], who: Who, story: list[Operation]) -> None:
             twin.mongo.posts.update_one({"_id": BEACON}, {"$set": {"body": "end"}})
         ends = [twin.events(answer.iter_lines(), str(BEACON)) for twin, answer in zip(twins, streams, strict=True)]
         assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("who", [None, READER], ids=["anonymous", "reader"])
+def test_every_question(twins: list[Twin], who: Who) -> None:
+    """Each of them once, about what is in one world only and about what differs: no answer tells it."""
+    story = [*_USERS_READS]
+    for name, ids in (("posts", HIDDEN), ("comments", COMMENTS)):
+        story += _reading(name, "alpha", ids[0], HIDDEN[2])
+        story += _reading(name, "beta", ids[2], HIDDEN[1])
+    for id in (*HIDDEN, VISIBLE[0]):
+        story += _writing("alpha", id)
+    tell(twins, who, story)
 
 
 @pytest.mark.property

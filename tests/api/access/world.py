@@ -13,6 +13,7 @@ from bson import ObjectId
 from pymongo.database import Database
 
 from documents import Registry
+from tests.api.access.twins import position_of
 from tests.api.servers import SECRET, Server, wait_until
 
 Stored = dict[str, Any]
@@ -126,9 +127,7 @@ class World:
 
     def position(self) -> str:
         """A position that includes every write so far."""
-        admin = self.personas["admin"][0]
-        position: str = admin.client.get("/posts", params={"limit": "1", "fields": "id"}).headers["X-Position"]
-        return position
+        return position_of(self.mongo)
 
     def secret_values(self, subject: Subject) -> dict[str, Any]:
         """Values of the document's fields that only admins may see, by name."""
