@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet --no-input
 FUZZ_EXAMPLES ?= 20000
 FUZZ_SECONDS ?= 900
+MINUTES ?= 1
 # More than two cores' worth: the tests wait for servers most of the time. `TEST_WORKERS=0` for one process.
 TEST_WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .SHELLFLAGS := -ec
-.PHONY: help run demo test check format fuzz bench constraints clean
+.PHONY: help run demo test check format fuzz chaos bench constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +39,9 @@ format: $(VENV)/.test ## format the code and repair what the linter can repair
 fuzz: $(VENV)/.test ## long property and API fuzzing (FUZZ_EXAMPLES per property, FUZZ_SECONDS for the API)
 	@HYPOTHESIS_PROFILE=long FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) FUZZ_SECONDS=$(FUZZ_SECONDS) \
 		exec $(BIN)/python -m pytest -m "fuzz or property" --timeout 0 $(ARGS)
+
+chaos: $(VENV)/.test ## look for a broken promise under faults (MINUTES=30 for long; ARGS="--seed 7")
+	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(ARGS)
 
 bench: $(VENV)/.test ## measure delays and costs, and print them with the machine
 	@exec $(BIN)/python -m benchmarks.delivery

@@ -1,0 +1,36 @@
+"""Look for a broken promise: `python -m tests.chaos --minutes 30`. Exit code 1 when there is one."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos.run import run
+from tests.conftest import find_free_port
+
+
+def main() -> int:
+    """Run, and print what came of it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0, help="how long faults are made")
+    parser.add_argument("--seed", type=int, default=None, help="makes the same choices as an earlier run")
+    parser.add_argument("--rate", type=float, default=12.0, help="writes a second of each of five writers")
+    parser.add_argument("--directory", type=Path, default=None, help="where data and logs are kept")
+    options = parser.parse_args()
+    seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
+    directory = options.directory or Path(tempfile.mkdtemp(prefix="headwater-chaos-"))
+    directory.mkdir(parents=True, exist_ok=True)
+    sys.stdout.write(f"seed {seed}, logs in {directory}\n")
+    sys.stdout.flush()
+    ports = [find_free_port() for _ in range(5)]
+    report = asyncio.run(run(directory, ports, seconds=options.minutes * 60, seed=seed, rate=options.rate))
+    sys.stdout.write(f"{report}\n")
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

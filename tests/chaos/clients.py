@@ -1,0 +1,296 @@
+"""Clients of different tempers that keep the rules of docs/protocol.md, over WebSocket and Server-Sent Events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from tests.chaos.ledger import Ledger, Watched
+
+#: A client that hears nothing for so long connects again. Nobody should ever have to.
+WATCHDOG_SECONDS = 30
+BACKOFF_MIN, BACKOFF_MAX = 0.1, 2.0
+SERVICE_RESTART, NO_STATUS = 1012, 1005
+
+
+class Temper(enum.StrEnum):
+    """How a client behaves."""
+
+    STEADY = "steady"
+    SLEEPY = "sleepy"  # reads nothing for some seconds now and then, or is offline for as long
+    SLOW = "slow"  # takes its time with each frame
+    RESTLESS = "restless"  # leaves and resumes all the time
+
+
+@dataclass
+class Account:
+    """Whom a client signs in as; `active` is what the checker has last made of the account."""
+
+    id: str
+    name: str
+    token: str
+    active: bool = True
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a client subscribes to."""
+
+    resource: str
+    filter: dict[str, Any] = field(default_factory=dict)
+    fields: tuple[str, ...] | None = None
+    sort: str | None = None
+    limit: int | None = None
+
+    def parameters(self, *, shaped: bool = True) -> dict[str, str]:
+        """As a query string has it; without what shapes only the snapshot unless `shaped`."""
+        found = {"filter": json.dumps(self.filter)} if self.filter else {}
+        if self.fields is not None:
+            found["fields"] = ",".join(self.fields)
+        if shaped and self.sort is not None:
+            found["sort"] = self.sort
+        if shaped and self.limit is not None:
+            found["limit"] = str(self.limit)
+        return found
+
+    def message(self, id: str, since: dict[str, str] | None) -> str:
+        """As a subscribe message."""
+        message: dict[str, Any] = {"type": "subscribe", "id": id, "resource": self.resource}
+        if self.filter:
+            message["filter"] = self.filter
+        if self.fields is not None:
+            message["fields"] = self.fields
+        if self.sort is not None:
+            message["sort"] = [self.sort]
+        if self.limit is not None:
+            message["limit"] = self.limit
+        if since is not None:
+            message["since"] = since
+        return json.dumps(message)
+
+
+class _Refused(Exception):
+    """The server does not let this account in at present."""
+
+
+class Client:
+    """One client. `run` connects until it is cancelled; `calm` ends its temper."""
+
+    kind = "?"
+
+    def __init__(
+        self,
+        number: int,
+        ports: Sequence[int],
+        queries: Sequence[Query],
+        account: Account | None,
+        temper: Temper,
+        ledger: Ledger,
+        chance: random.Random,
+    ) -> None:
+        who = account.name if account else "anonymous"
+        self.queries = tuple(queries)
+        self.account = account
+        self.temper = temper
+        self.ledger = ledger
+        self.watched = [
+            Watched(
+                f"{self.kind} client {number}.{n} ({who}, {temper}, {query.parameters()} of {query.resource})", ledger
+            )
+            for n, query in enumerate(queries)
+        ]
+        self.calm = asyncio.Event()
+        self._ports = tuple(ports)
+        self._chance = chance
+        self._backoff = BACKOFF_MIN
+        self._pause: tuple[float, float] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether all that it watches is live."""
+        return all(watched.ready for watched in self.watched)
+
+    def has(self, marker: str) -> bool:
+        """Whether the marker was seen wherever it belongs."""
+        return all(marker in watched.markers for watched in self.watched)
+
+    async def run(self) -> None:
+        """Connect, again and again."""
+        while True:
+            why = "ended"
+            try:
+                async with asyncio.timeout(None) as patience:
+                    await self._connect(self._chance.choice(self._ports), patience)
+            except TimeoutError:
+                why = "silence"
+                self.watched[0].violate(f"nothing was heard for {WATCHDOG_SECONDS} s")
+            except _Refused:
+                why = "refused"
+                for watched in self.watched:
+                    watched.forget()
+            except (OSError, ConnectionClosed, InvalidHandshake, httpx.HTTPError) as error:
+                why = type(error).__name__
+            finally:
+                for watched in self.watched:
+                    watched.disconnected()
+            self.ledger.reconnects[why] += 1
+            await self._wait_to_reconnect()
+
+    async def _connect(self, port: int, patience: asyncio.Timeout) -> None:
+        raise NotImplementedError
+
+    async def _wait_to_reconnect(self) -> None:
+        low, high = self._pause or (0.0, self._backoff)
+        self._pause = None
+        self._backoff = min(2 * self._backoff, BACKOFF_MAX)
+        await asyncio.sleep(self._chance.uniform(low, high))
+
+    def _heard(self, patience: asyncio.Timeout) -> None:
+        patience.reschedule(asyncio.get_running_loop().time() + WATCHDOG_SECONDS)
+
+    async def _act(self) -> bool:
+        """What the temper asks for after a frame; whether to leave."""
+        if self.calm.is_set():
+            return False
+        match self.temper:
+            case Temper.SLOW:
+                await self._idle(self._chance.uniform(0, 0.1))
+            case Temper.SLEEPY if self._chance.random() < 0.005:
+                await self._idle(self._chance.uniform(2, 8))
+                return self._chance.random() < 0.5
+            case Temper.RESTLESS:
+                return self._chance.random() < 0.02
+        return False
+
+    async def _idle(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.calm.wait(), seconds)
+
+    def _goes_away(self, frame: dict[str, Any]) -> None:
+        low, high = frame["retry_after_ms"]
+        self._pause = (low / 1_000, high / 1_000)
+
+
+class WebSocketClient(Client):
+    """A client with any number of subscriptions on one WebSocket."""
+
+    kind = "WebSocket"
+
+    async def _connect(self, port: int, patience: asyncio.Timeout) -> None:
+        headers = {"Authorization": f"Bearer {self.account.token}"} if self.account else {}
+        async with connect(
+            f"ws://127.0.0.1:{port}/api/v1/ws",
+            subprotocols=["headwater.v1"],  # type: ignore[list-item]  # a NewType of str
+            additional_headers=headers,
+            proxy=None,
+            open_timeout=WATCHDOG_SECONDS,
+            close_timeout=0.5,
+            ping_interval=None,
+            max_size=None,
+            max_queue=(16, 4),
+        ) as socket:
+            try:
+                await self._converse(socket, patience)
+            except ConnectionClosed as closed:
+                code = closed.rcvd.code if closed.rcvd else NO_STATUS
+                if 4500 <= code < 5000:
+                    if self.account is None or code == 4500:
+                        self.watched[0].violate(f"closed with {code}")
+                    raise _Refused from None
+                raise
+
+    async def _converse(self, socket: ClientConnection, patience: asyncio.Timeout) -> None:
+        for number, (query, watched) in enumerate(zip(self.queries, self.watched, strict=True)):
+            await socket.send(query.message(str(number), watched.since))
+        while True:
+            self._heard(patience)
+            text = str(await socket.recv())
+            frame = json.loads(text)
+            self._hear(frame, text)
+            if await self._act():
+                return
+
+    def _hear(self, frame: dict[str, Any], text: str) -> None:
+        type = frame["type"]
+        if type == "goaway":
+            self._goes_away(frame)
+        elif type in ("error", "unsubscribed"):
+            self.watched[0].violate(f"unexpected: {text}")
+        elif type == "position":
+            for watched in self.watched:
+                watched.hear(type, frame, text)
+        elif "id" in frame and type != "event":
+            self._backoff = BACKOFF_MIN
+            self.watched[int(frame["id"])].hear(type, frame, text)
+        elif "view" in frame:
+            concerned = [watched for watched in self.watched if watched.is_named(frame["view"])]
+            for watched in concerned:
+                watched.hear(type, frame, text)
+            if not concerned and type == "event":
+                self.watched[0].violate(f"an event of no view: {text[:300]}")
+
+
+class EventStreamClient(Client):
+    """A client of Server-Sent Events, which resumes with `Last-Event-ID`."""
+
+    kind = "SSE"
+    _OPS = frozenset({"create", "enter", "update", "leave", "delete"})
+
+    async def _connect(self, port: int, patience: asyncio.Timeout) -> None:
+        query, watched = self.queries[0], self.watched[0]
+        headers = {"Accept": "text/event-stream"}
+        if self.account is not None:
+            headers["Authorization"] = f"Bearer {self.account.token}"
+        since = watched.since
+        if since is not None:
+            headers["Last-Event-ID"] = f"{since['view']}@{since['position']}"
+        url = f"http://127.0.0.1:{port}/api/v1/{query.resource}?{urlencode(query.parameters())}"
+        timeout = httpx.Timeout(WATCHDOG_SECONDS, read=None)
+        self._heard(patience)
+        async with (
+            httpx.AsyncClient(timeout=timeout, trust_env=False) as http,
+            http.stream("GET", url, headers=headers) as answer,
+        ):
+            if answer.status_code == 401 and self.account is not None:
+                raise _Refused
+            if answer.status_code != 200:
+                if answer.status_code != 503:
+                    watched.violate(f"answered with {answer.status_code}")
+                return
+            await self._read(answer, patience)
+
+    async def _read(self, answer: httpx.Response, patience: asyncio.Timeout) -> None:
+        watched = self.watched[0]
+        name = data = ""
+        async for line in answer.aiter_lines():
+            self._heard(patience)
+            if line.startswith("event:"):
+                name = line[6:].strip()
+            elif line.startswith("data:"):
+                data += line[5:].strip()
+            elif not line and data:
+                self._hear(watched, name, data)
+                name = data = ""
+                if await self._act():
+                    return
+
+    def _hear(self, watched: Watched, name: str, data: str) -> None:
+        frame = json.loads(data)
+        if name == "goaway":
+            self._goes_away(frame)
+        elif name in ("problem", "unsubscribed"):
+            watched.violate(f"unexpected: {data}")
+        else:
+            self._backoff = BACKOFF_MIN
+            watched.hear("event" if name in self._OPS else name, frame, data)
