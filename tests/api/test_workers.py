@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +150,21 @@ def test_worker_killed(workers: Server) -> None:
         assert 0 < len(moved) < MANY
         assert all(watcher.recovered == [None, True] for watcher in moved)
         assert not any("reset" in watcher.told for watcher in watchers)
+
+
+def test_signing_out(workers: Server) -> None:
+    """Ending a session at one worker closes its sockets at all of them, within a second."""
+    workers.register("mara")
+    tokens = workers.sign_in("mara")
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(live(workers, tokens["access_token"])) for _ in range(MANY)]
+        client = workers.client()
+        assert client.post("/auth/logout", json={"refresh_token": tokens["refresh_token"]}).status_code == 204
+        ended = time.monotonic()
+        assert [socket.close_code() for socket in sockets] == [4503] * MANY
+        # With an allowance for a machine that does something else, too.
+        assert time.monotonic() - ended < 3
+    assert workers.client(tokens["access_token"]).get("/users/me").status_code == 401
 
 
 def test_rolling(workers: Server) -> None:
