@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from api.bodies import check_length, check_media_type, decode_body
-from api.callers import caller_of, challenge_unless_signed_in
+from api.callers import caller_by_now, challenge_unless_signed_in
 from api.idempotency import claim_id, create_once, key_of
 from api.negotiation import COMMON_HEADERS, NDJSON
 from api.problems import Problem, problem_content, problem_of
@@ -134,7 +134,7 @@ class ImportStream(Response):
     async def _recheck(self) -> None:
         """Take the caller's rights as they are by now. Raises a 401 Problem when the session has ended."""
         if time.monotonic() - self._checked_at > RECHECK_SECONDS:
-            self._caller = await caller_of(self._request)
+            self._caller = await caller_by_now(self._request)
             self._checked_at = time.monotonic()
 
 

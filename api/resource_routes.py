@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Request, Response
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from api import negotiation, openapi
 from api.aggregate_routes import add_aggregate_routes
@@ -24,6 +25,7 @@ from api.queries import ListRequest, parse_list, parse_one, query_items
 from api.services import Services, ServicesOf
 from api.settings import Settings
 from documents import (
+    RESERVED_IDS,
     Forbidden,
     Forms,
     Found,
@@ -37,8 +39,17 @@ from documents import (
 )
 
 
+class _DocumentId(StringConvertor):
+    regex = f"(?!(?:{'|'.join(sorted(RESERVED_IDS))})$)[^/]+"
+
+
+#: `/posts/import` and its like are other addresses, with methods of their own.
+_ONE = "/{id:document_id}"
+
+
 def resource_router(resource: ResourceClass, forms: Forms, settings: Settings) -> APIRouter:
     """The routes of one class, under its collection's name."""
+    register_url_convertor("document_id", _DocumentId())
     router = APIRouter(prefix=f"/{resource.name}", tags=[resource.label])
     routes = ResourceRoutes(resource)
     docs = openapi.Operations(resource, forms, settings)
@@ -50,11 +61,11 @@ def resource_router(resource: ResourceClass, forms: Forms, settings: Settings) -
     )
     add_aggregate_routes(router, resource)
     add_bulk_routes(router, resource, openapi.BulkOperations(resource, forms, docs))
-    router.add_api_route("/{id}", routes.get, methods=["GET"], dependencies=[JSON_ONLY], **docs.get())
-    router.add_api_route("/{id}", routes.get, methods=["HEAD"], dependencies=[JSON_ONLY], include_in_schema=False)
-    router.add_api_route("/{id}", routes.replace, methods=["PUT"], dependencies=[JSON_ONLY], **docs.replace())
-    router.add_api_route("/{id}", routes.patch, methods=["PATCH"], dependencies=[JSON_ONLY], **docs.patch())
-    router.add_api_route("/{id}", routes.delete, methods=["DELETE"], **docs.delete())
+    router.add_api_route(_ONE, routes.get, methods=["GET"], dependencies=[JSON_ONLY], **docs.get())
+    router.add_api_route(_ONE, routes.get, methods=["HEAD"], dependencies=[JSON_ONLY], include_in_schema=False)
+    router.add_api_route(_ONE, routes.replace, methods=["PUT"], dependencies=[JSON_ONLY], **docs.replace())
+    router.add_api_route(_ONE, routes.patch, methods=["PATCH"], dependencies=[JSON_ONLY], **docs.patch())
+    router.add_api_route(_ONE, routes.delete, methods=["DELETE"], **docs.delete())
     return router
 
 

@@ -83,7 +83,7 @@ from documents.pipelines import Parameter, Report
 from documents.positions import Position, PositionCodec
 from documents.preconditions import NO_PRECONDITIONS, Preconditions, parse_tags
 from documents.public import PublicForm, changed_fields, encode_json, public_id, public_value, rfc3339
-from documents.resources import BOOKKEEPING, LiveDocument, Registry, Resource, ResourceClass, utc_now
+from documents.resources import BOOKKEEPING, RESERVED_IDS, LiveDocument, Registry, Resource, ResourceClass, utc_now
 from documents.schema import SchemaAction, install, install_one, json_schema
 from documents.selection import Selected, Selection, TooManyMatch
 from documents.sessions import Renewal, Sessions
@@ -103,6 +103,7 @@ __all__ = [
     "MAX_FILES",
     "MAX_VALUES",
     "NO_PRECONDITIONS",
+    "RESERVED_IDS",
     "RESET_LIFETIME",
     "SESSIONS",
     "TICKET_LIFETIME",

@@ -80,7 +80,7 @@ def test_file(load: Callable[..., Settings], tmp_path: Path) -> None:
         ("schema_action", "ignore"),
         ("secret_key", "shortsecret"),
         ("admin_email", "admin@example.org"),
-        ("admin_password", "river-stone-42"),
+        ("admin_password", "heron-ford-58"),
         ("allowed_origins", "https://app.example.org/"),
         ("allowed_origins", "app.example.org"),
         ("allowed_origins", "null"),
@@ -136,7 +136,7 @@ def test_secrets_are_not_printed(load: Callable[..., Settings]) -> None:
         mongodb_url="mongodb://user:hunter2@db.example.org/",
         redis_url="redis://:hunter2@cache.example.org:6379/0",
         admin_email="a@example.org",
-        admin_password="river-stone-42",  # noqa: S106 - the point of the test
+        admin_password="heron-ford-58",  # noqa: S106 - the point of the test
     )
     assert not re.search("hunter2|river-stone|0123456789abcdef", repr(settings) + str(settings.model_dump()))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import websockets
 from bson import ObjectId
 from pymongo import MongoClient
 from websockets.asyncio.client import ClientConnection, connect
@@ -284,7 +285,6 @@ async def test_two_hundred_clients_while_others_write(server: Server, author: Us
     """All end with exactly the collection's content, whenever they subscribed."""
     posts.insert_many([post(n) for n in range(300)])
     writers = Writers(server, author, posts)
-    began = time.monotonic()
     async with contextlib.AsyncExitStack() as stack:
         writing = asyncio.create_task(writers.run())
         sockets = []
@@ -299,9 +299,11 @@ async def test_two_hundred_clients_while_others_write(server: Server, author: Us
                 {"filter": {"title": {"$ne": f"{n}"}}},
             )
             await asyncio.gather(*(s.subscribe(**query[i % 4]) for i, s in enumerate(sockets[n:])))
+        # While all are there, too: a busy machine writes slowly.
+        while writers.writes < 400:  # noqa: ASYNC110 - nothing tells of a write
+            await asyncio.sleep(0.05)
         writers.stop()
         await writing
-        seconds = time.monotonic() - began
         position = position_now(server)
         await asyncio.gather(*(socket.synced(position) for socket in sockets))
         expected = {str(d["_id"]): (d["title"], d["status"], d["body"]) for d in posts.find({"status": "published"})}
@@ -310,7 +312,6 @@ async def test_two_hundred_clients_while_others_write(server: Server, author: Us
             held = {id: (d["title"], d["status"], d["body"]) for id, d in socket.documents.items()}
             assert held == expected
             assert [frame for frame in socket.frames if frame["type"] in ("reset", "error")] == []
-    assert writers.writes / seconds > 25, "too few writes to prove anything"
 
 
 async def test_slow_client(server: Server, posts: Any) -> None:
@@ -336,7 +337,8 @@ async def test_slow_client(server: Server, posts: Any) -> None:
             await slow.synced(position)
         if (code := slow.websocket.close_code) is not None:
             # The writes above took longer than a slow consumer is waited for, so it was told to come back.
-            assert code == CloseCode.SLOW_CONSUMER
+            # Who takes nothing may not even take the close frame.
+            assert code in (CloseCode.SLOW_CONSUMER, websockets.CloseCode.ABNORMAL_CLOSURE)
             slow = await resumed(slow, server, position)
         else:
             assert [frame["reason"] for frame in slow.frames if frame["type"] == "reset"] == ["lagging"]
