@@ -149,10 +149,11 @@ class Recovery:
                         return self._prepend(entries, position)
                     entries.append(entry)
                     size += entry_size(entry)
+                    # Entry by entry: a page of large ones may hold many times the bound.
+                    if len(entries) > self._max_entries or size > self._max_bytes:
+                        raise TooFar
                 if entries and entries[-1].position == self._history.floor:
                     return self._prepend(entries, position)
-                if len(entries) > self._max_entries or size > self._max_bytes:
-                    raise TooFar
         return False
 
     def _prepend(self, entries: list[Entry], position: Position) -> bool:
