@@ -94,6 +94,10 @@ class Node:
         """The last entry's position."""
         return self.entries[-1].position if self.entries else Position.ZERO
 
+    async def has(self, count: int) -> None:
+        """Wait until so many changes were read."""
+        await until(lambda: len(self.changes) >= count)
+
     def start(self, *, relaying: bool = True) -> None:
         """Read, and contend for the lease."""
         work = [self._read(), self.relay.run()] if relaying else [self._read()]

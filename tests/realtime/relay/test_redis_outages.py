@@ -1,0 +1,94 @@
+"""What workers read while Redis fails in its worse ways, and what it says when it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from realtime.log_redis import LogMoved
+from tests.realtime.relay.nodes import Setting, nodes, until, watching
+from tests.redis_server import RedisServer
+
+
+async def test_redis_comes_back_with_an_older_log(setting: Setting, redis: RedisServer, tmp_path: Path) -> None:
+    """A log that ends in the past is continued from its own end, and workers are told nothing twice."""
+    with watching(setting) as truth:
+        async with nodes(setting, 2) as workers:
+            await setting.write(10)
+            for node in workers:
+                await truth.agrees(node)
+            async with Redis.from_url(redis.url) as client:
+                await client.save()
+            shutil.copy(tmp_path / "dump.rdb", tmp_path / "older.rdb")
+            await setting.write(30)
+            for node in workers:
+                await truth.agrees(node)
+            redis.kill()
+            shutil.copy(tmp_path / "older.rdb", tmp_path / "dump.rdb")
+            redis.start()
+            await setting.write(10)
+            for node in workers:
+                await truth.agrees(node)
+            await until(lambda: not any(node.source.direct for node in workers))
+            await setting.write(10)
+            for node in workers:
+                await truth.agrees(node)
+            assert not any(node.resets for node in workers)
+
+
+async def test_delay_while_redis_is_away(setting: Setting, redis: RedisServer) -> None:
+    """Without Redis changes arrive as fast as the change stream brings them."""
+    async with nodes(setting, 2) as workers:
+        await setting.write(5)
+        redis.kill()
+        await until(lambda: all(node.source.direct for node in workers))
+        clock = asyncio.get_running_loop().time
+        delays = []
+        for _ in range(20):
+            expected, began = [len(node.changes) + 1 for node in workers], clock()
+            await setting.write(1)
+            for node, count in zip(workers, expected, strict=True):
+                await node.has(count)
+            delays.append(clock() - began)
+        assert statistics.median(delays) < 1
+
+
+async def test_subscriptions_ended_again_and_again(setting: Setting, redis: RedisServer) -> None:
+    """Workers whose subscriptions Redis ends listen again, and find in the log what was said meanwhile."""
+    with watching(setting) as truth:
+        async with nodes(setting, 3) as workers, Redis.from_url(redis.url) as client:
+            for _ in range(10):
+                await setting.write(5)
+                await client.client_kill_filter(_type="pubsub")
+            for node in workers:
+                await truth.agrees(node)
+            assert not any(node.resets for node in workers)
+
+
+async def test_stale_relay_wakes_up(setting: Setting) -> None:
+    """A relay that was stopped for longer than its lease appends nothing when it wakes up, and another one goes on."""
+    with watching(setting) as truth:
+        async with nodes(setting, 2) as workers:
+            stale = next(node for node in workers if node.relay.leading)
+            other = next(node for node in workers if node is not stale)
+            await setting.write(5)
+            await truth.agrees(other)
+            log = await stale.log.describe()
+            assert log is not None
+            end = await stale.log.last(log.id)
+            assert end is not None
+            # What a relay does that read these changes before it was stopped, and is woken after others were written.
+            await setting.write(20)
+            await truth.agrees(other)
+            late = [entry for entry in truth.entries if entry.position > end.entry.position]
+            heard, length = len(other.entries), await stale.log.redis.xlen(stale.log._stream(log.id))
+            with pytest.raises(LogMoved, match="the log ends at"):
+                await stale.log.append(log.id, end.entry.position, late[:10])
+            assert await stale.log.redis.xlen(stale.log._stream(log.id)) >= length
+            await truth.agrees(other)
+            assert len({entry.position for entry in other.entries}) == len(other.entries) > heard
