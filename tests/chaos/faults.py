@@ -16,6 +16,7 @@ from bson import ObjectId
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
+from realtime.relay import LEASE
 from tests.chaos.failover import failover
 from tests.chaos.ledger import Ledger
 from tests.chaos.proxy import Proxy
@@ -93,7 +94,7 @@ class Faults:
                 if not first and time.monotonic() > self.deadline:
                     return
                 await self._make(fault)
-                await asyncio.sleep(self._chance.uniform(0.1, 1.0))
+                await asyncio.sleep(self._chance.uniform(0.05, 0.4))
             first = False
 
     async def _make(self, fault: Fault) -> None:
@@ -153,6 +154,8 @@ class Faults:
     async def relay_killed(self) -> None:
         """The relay is killed while nothing else is wrong: how long until changes arrive again?"""
         async with self._quiet:
+            await until(lambda: all(worker.follows for worker in self._site.workers), "workers do not follow the relay")
+            await asyncio.sleep(LEASE.total_seconds())
             relay = self._site.relay()
             self.failovers.append(await failover(self._site, relay))
         await self._kill(relay)

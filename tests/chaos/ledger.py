@@ -16,7 +16,7 @@ from typing import Any
 POSITION_DIGITS = 24
 #: They change without an event.
 BOOKKEEPING = frozenset({"revision", "updated_at", "updated_by"})
-FRAMES_KEPT = 30
+FRAMES_KEPT = 12
 
 
 @dataclass

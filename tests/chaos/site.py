@@ -82,6 +82,7 @@ class Worker(Process):
         self.port = port
         self._directory = directory
         self._settings = settings | {"HEADWATER_PORT": str(port)}
+        self._log_start = 0
         self.http = httpx.AsyncClient(base_url=self.url, timeout=5, trust_env=False)
 
     @property
@@ -91,6 +92,7 @@ class Worker(Process):
 
     def start(self) -> None:
         """Start it; it serves some seconds later."""
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
         self.launch([sys.executable, str(ROOT / "main.py")], environment(self._settings), self._directory)
 
     async def is_ready(self) -> bool:
@@ -113,8 +115,20 @@ class Worker(Process):
 
     def became_relay_at(self) -> str:
         """When it last became the relay, as its log writes times; empty if it never did."""
-        found = re.findall(r"^(\S+ \S+) INFO +headwater.relay: this worker is the relay", self.log.read_text(), re.M)
+        found = re.findall(r"^(\S+ \S+) INFO +headwater.relay: this worker is the relay", self._said, re.M)
         return found[-1] if found else ""
+
+    @property
+    def follows(self) -> bool:
+        """Whether it takes changes from the relay, as its log tells."""
+        said = self._said
+        return said.rfind("reading the database's changes directly") <= said.rfind("following the relay again")
+
+    @property
+    def _said(self) -> str:
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode()
 
 
 class Database(Process):
