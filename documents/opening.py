@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from beanie import init_beanie
 
-from documents.database import Database, MongoDatabase
+from documents.database import Database, MongoDatabase, driver_errors
 from documents.memory import MemoryDatabase
 from documents.resources import Registry
 
@@ -19,13 +19,17 @@ async def open_database(url: str, name: str) -> Database:
 
 
 async def bind_classes(database: Database, registry: Registry) -> None:
-    """Bind the document classes to `database`. Beanie allows one database per process: the last one holds."""
-    await init_beanie(
-        database=database.raw,
-        document_models=[resource.document_class for resource in registry],
-        # Indexes are created by `documents.schema`, which names the collection in its errors.
-        skip_indexes=True,
-    )
+    """Bind the document classes to `database`. Beanie allows one database per process: the last one holds.
+
+    Raises DatabaseAway: Beanie asks the server for its version.
+    """
+    with driver_errors():
+        await init_beanie(
+            database=database.raw,
+            document_models=[resource.document_class for resource in registry],
+            # Indexes are created by `documents.schema`, which names the collection in its errors.
+            skip_indexes=True,
+        )
 
 
 def live_collections(registry: Registry) -> frozenset[str]:

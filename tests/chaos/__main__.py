@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import secrets
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.chaos.run import run
+from tests.chaos.run import Report, run
 from tests.conftest import find_free_port
 
 
@@ -27,7 +28,16 @@ def main() -> int:
     sys.stdout.write(f"seed {seed}, logs in {directory}\n")
     sys.stdout.flush()
     ports = [find_free_port() for _ in range(5)]
-    report = asyncio.run(run(directory, ports, seconds=options.minutes * 60, seed=seed, rate=options.rate))
+
+    async def stoppable() -> Report:
+        # Whoever stops the checker stops its processes too.
+        running = asyncio.ensure_future(
+            run(directory, ports, seconds=options.minutes * 60, seed=seed, rate=options.rate)
+        )
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+        return await running
+
+    report = asyncio.run(stoppable())
     sys.stdout.write(f"{report}\n")
     return 1 if report.failed else 0
 

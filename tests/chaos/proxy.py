@@ -61,6 +61,8 @@ class Proxy:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # What was aborted, or only just accepted, is closed in the loop's next turns.
+        await asyncio.sleep(0.05)
 
     def cut(self, share: float = 1.0) -> int:
         """Cut some of the connections; answers how many."""

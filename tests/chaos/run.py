@@ -31,7 +31,7 @@ SETTLE_SECONDS = 60.0
 
 _MARKER: dict[str, Any] = {"group": "marker"}
 #: Errors in a worker's log that faults bring about by design.
-_EXPECTED_ERRORS = re.compile(r"history lost after|cluster time went back")
+_EXPECTED_ERRORS = re.compile(r"history lost after|cluster time went back|audit \(\w+\) failed: DatabaseAway")
 
 
 def _or_marker(filter: dict[str, Any]) -> dict[str, Any]:
