@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import datetime as dt
 import logging
 
 from documents import ANONYMOUS, Change, Entry, Position, PositionCodec, Principal, Reset, Terms
@@ -19,6 +21,9 @@ from realtime.views import View, ViewIndex
 logger = logging.getLogger("headwater.connections")
 
 MAX_RIGHTS_CHANGES = 10_000
+#: A client may come from a worker that was ahead of this one, above all when this one has just started. It is given so
+#: long to come as far, before the client has to forget what it has.
+CATCH_UP = dt.timedelta(seconds=5)
 
 
 class ConnectionManager:
@@ -210,13 +215,23 @@ class ConnectionManager:
 
     def within_reach(self, request: SubscribeRequest, view: str) -> bool:
         """Whether `recover` may find what `recoverable` does not."""
-        if self.recovery is None or request.since is None:
+        if request.since is None:
             return False
         since_view, position = request.since
-        return since_view == view and self.feed.forked_at < position < self.feed.history.floor
+        if since_view != view or position <= self.feed.forked_at:
+            return False
+        return position > self.feed.head or (self.recovery is not None and position < self.feed.history.floor)
 
     async def recover(self, request: SubscribeRequest, view: str, principal: Principal) -> Position | None:
-        """As `recoverable`, after reaching back behind this worker's history. Raises DatabaseAway."""
-        if self.recovery is not None and request.since is not None:
-            await self.recovery.reach(request.since[1])
+        """As `recoverable`, after reaching back behind this worker's history, or letting it come to the position.
+
+        Raises DatabaseAway.
+        """
+        if request.since is not None:
+            position = request.since[1]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CATCH_UP.total_seconds()):
+                    await self.feed.passed(position)
+            if self.recovery is not None:
+                await self.recovery.reach(position)
         return self.recoverable(request, view, principal)
