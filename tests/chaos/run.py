@@ -31,7 +31,11 @@ SETTLE_SECONDS = 60.0
 
 _MARKER: dict[str, Any] = {"group": "marker"}
 #: Errors in a worker's log that faults bring about by design.
-_EXPECTED_ERRORS = re.compile(r"history lost after|cluster time went back|audit \(\w+\) failed: DatabaseAway")
+_EXPECTED_ERRORS = re.compile(
+    r"history lost after|cluster time went back|audit \(\w+\) failed: DatabaseAway"
+    # PyMongo's own, when it returns cursors to a server that has gone.
+    r"|pymongo.client: MongoClient background task"
+)
 
 
 def _or_marker(filter: dict[str, Any]) -> dict[str, Any]:
@@ -262,11 +266,10 @@ async def _fresh(worker: Worker, query: Query, account: Account | None) -> dict[
 
 def _check_logs(workers: list[Worker], ledger: Ledger) -> None:
     for worker in workers:
-        lines = worker.log.read_text().splitlines()
-        for number, line in enumerate(lines):
-            wrong = " ERROR " in line or " CRITICAL " in line or line.startswith("Traceback")
-            if wrong and not _EXPECTED_ERRORS.search(line):
-                ledger.violate(
-                    worker.name, f"an unexpected error in its log: {line}", tuple(lines[number : number + 30])
-                )
+        # Each record with what follows it without a time of its own, such as a traceback.
+        records = re.split(r"^(?=\d{4}-\d\d-\d\d \d\d:)", worker.log.read_text(), flags=re.M)
+        for record in records:
+            wrong = re.search(r" (ERROR|CRITICAL) |^Traceback", record, re.M)
+            if wrong and not _EXPECTED_ERRORS.search(record):
+                ledger.violate(worker.name, "an unexpected error in its log", tuple(record.splitlines()[:40]))
                 break
