@@ -32,7 +32,7 @@ SETTLE_SECONDS = 60.0
 _MARKER: dict[str, Any] = {"group": "marker"}
 #: Errors in a worker's log that faults bring about by design.
 _EXPECTED_ERRORS = re.compile(
-    r"history lost after|cluster time went back|audit \(\w+\) failed: DatabaseAway"
+    r"history lost after|cluster time went back|(audit|mail) \([\w.]+\) failed: DatabaseAway"
     # PyMongo's own, when it returns cursors to a server that has gone.
     r"|pymongo.client: MongoClient background task"
 )

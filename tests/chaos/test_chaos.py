@@ -12,7 +12,7 @@ import pytest
 
 from tests.chaos.ledger import Ledger, Watched
 from tests.chaos.proxy import Proxy, reply_end
-from tests.chaos.run import run
+from tests.chaos.run import SLACK, run
 
 
 @pytest.mark.timeout(400)
@@ -23,6 +23,7 @@ async def test_every_kind_of_fault(tmp_path: Path, free_port: Callable[[], int])
     report = await run(tmp_path, ports, seconds=30, seed=seed, rate=8)
     assert not report.failed, str(report)
     assert report.ledger.deliveries > 1_000, str(report)
+    assert max(report.failovers) < 2 * SLACK, str(report)
 
 
 def place(number: int) -> str:
