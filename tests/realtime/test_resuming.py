@@ -1,12 +1,14 @@
-"""Resuming at another worker than the one that was left."""
+"""Coming back: at another worker than the one that was left, and all at once."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
 
-from documents import Position
+from documents import Filter, Position, ResourceClass, Result, Sort
+from realtime.snapshots import Reader
 from tests.realtime.worker import Worker, connected, working
 
 
@@ -43,3 +45,32 @@ async def test_worker_that_is_behind_the_client(worker: Worker) -> None:
         assert [frame["type"] for frame in client.frames] == ["subscribed", "event", "ready"]
         assert client.frames[0]["recovered"] is True
         assert client.frames[1]["document"]["title"] == "missed"
+
+
+class CountingReader:
+    """A reader that counts what it is asked."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reads = 0
+        self._reader = reader
+
+    async def result(self, resource: ResourceClass, filter: Filter, sort: Sort, limit: int, since: Position) -> Result:
+        self.reads += 1
+        return await self._reader.result(resource, filter, sort, limit, since)
+
+
+async def test_crowd_that_must_read_anew(worker: Worker) -> None:
+    """Hundreds of clients of ten views who come at once with positions of nowhere cost the database ten reads."""
+    await write(worker, "shown")
+    await worker.caught_up()
+    reader = worker.snapshots._reader = CountingReader(worker.lists)
+    queries = [worker.query({"status": "published", "title": {"$ne": str(n)}}) for n in range(10)]
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(worker)) for _ in range(300)]
+        for number, client in enumerate(clients):
+            client.subscribe(queries[number % 10], since=("v" + "A" * 20, Position(number + 1, 1)))
+        for client in clients:
+            await client.received("ready")
+            assert [frame["type"] for frame in client.frames] == ["subscribed", "reset", "snapshot", "ready"]
+            assert len(next(iter(client.views.values())).documents) == 1
+    assert reader.reads == 10
