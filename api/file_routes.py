@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hashlib
+import json
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from email.utils import format_datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -20,8 +22,8 @@ from api import openapi
 from api.bodies import JSON
 from api.callers import CallerOf, SignedInCaller, challenge_unless_signed_in
 from api.dispositions import SHOWN_INLINE, content_disposition
-from api.idempotency import Attempt, once
-from api.multipart import MULTIPART, Part, PartEnd, boundary_of, parts_of
+from api.idempotency import REPLAYED, Attempt, once
+from api.multipart import MULTIPART, Event, Part, PartEnd, boundary_of, parts_of
 from api.negotiation import COMMON_HEADERS, JSON_ONLY
 from api.problems import Problem
 from api.ranges import NotSatisfiable, parse_date, range_of
@@ -29,14 +31,15 @@ from api.resource_routes import ResourceRoutes, preconditions_of
 from api.services import Caller, Services, ServicesOf
 from api.settings import Settings
 from documents import (
-    Batch,
     Content,
     DocumentsError,
     Forbidden,
     Forms,
     InvalidInput,
     ResourceClass,
+    clean_filename,
     encode_json,
+    key_reused,
     parse_id,
 )
 
@@ -87,8 +90,14 @@ class _Routes:
         async def store(attempt: Attempt) -> Response:
             return await self._store(request, caller, services, boundary, attempt, images_only=images_only == "true")
 
-        # The bytes are read once and a boundary is made anew each time, so of the body only the type is compared.
-        return await once(request, caller, services, {"media_type": MULTIPART}, store)
+        # The bytes are read once, so what is claimed is the kind of body; the files are compared when they come again.
+        answer = await once(request, caller, services, {"media_type": MULTIPART}, store)
+        if REPLAYED in answer.headers:
+            first = json.loads(bytes(answer.body))["items"]
+            parts = parts_of(request, boundary, max_bytes=services.settings.max_upload_bytes)
+            if await _digests(parts) != [(item["filename"], item["sha256"]) for item in first]:
+                raise key_reused()
+        return answer
 
     async def _store(
         self,
@@ -112,7 +121,7 @@ class _Routes:
                     case PartEnd():
                         await batch.end()
                     case Part():
-                        await batch.begin(_filename_of(part, batch))
+                        await batch.begin(_filename_of(part, len(batch.uploads)))
             found = await batch.commit()
         for one in found:
             attempt.shows(self._resource.name, parse_id(self._resource, one.document["id"]))
@@ -177,13 +186,28 @@ class _Routes:
         return Response(status_code=204, headers={"X-Position": services.positions.encode(position)})
 
 
-def _filename_of(part: Part, batch: Batch) -> str:
-    """The name of a file's part. Raises InvalidInput for a part that is something else."""
+async def _digests(parts: AsyncGenerator[Event, None]) -> list[tuple[str, str]]:
+    """The names and SHA-256 of the files of a body."""
+    found: list[tuple[str, str]] = []
+    filename, digest = "", hashlib.sha256()
+    async with contextlib.aclosing(parts):
+        async for part in parts:
+            match part:
+                case bytes():
+                    digest.update(part)
+                case PartEnd():
+                    found.append((filename, digest.hexdigest()))
+                case Part():
+                    filename, digest = clean_filename(_filename_of(part, len(found))), hashlib.sha256()
+    return found
+
+
+def _filename_of(part: Part, place: int) -> str:
+    """The name of a file's part, the `place`th. Raises InvalidInput for a part that is something else."""
     if part.name != FIELD:
         raise InvalidInput.at("body", part.name[:100], msg=f"the only field is `{FIELD}`", type="extra_forbidden")
     if not part.filename:
-        place = ("body", FIELD, len(batch.uploads))
-        raise InvalidInput.at(*place, msg="a file is expected, and it has a filename", type="filename")
+        raise InvalidInput.at("body", FIELD, place, msg="a file is expected, and it has a filename", type="filename")
     return part.filename
 
 

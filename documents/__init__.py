@@ -69,7 +69,7 @@ from documents.filters import (
 )
 from documents.forms import Forms, forms_of
 from documents.heartbeat import Heartbeat, always
-from documents.idempotency import Claim, Claims, KeptAnswer
+from documents.idempotency import Claim, Claims, KeptAnswer, key_reused
 from documents.ids import allotted_id, parse_id, repeatable_ids
 from documents.lists import Count, ListQuery, Lists, Page, Result, words_filter
 from documents.markers import DerivedFrom, Hidden, ReadOnly, References, SetOnCreate, VisibleTo, current_user
@@ -249,6 +249,7 @@ __all__ = [
     "install_one",
     "is_alive",
     "json_schema",
+    "key_reused",
     "live_collections",
     "nobody",
     "open_database",

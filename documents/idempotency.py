@@ -110,8 +110,7 @@ class Claims:
                     await collection.delete_one({"_id": id, "holder": stored["holder"]})
                 continue
             if stored["fingerprint"] != fingerprint:
-                msg = "the key was used with another body or query; use a new key"
-                raise InvalidInput.at("header", "Idempotency-Key", msg=msg, type="reused")
+                raise key_reused()
             if stored["state"] == _DONE:
                 return _answer_of(stored)
             if stored["state"] == _RUNNING:
@@ -208,3 +207,9 @@ def _answer_of(stored: Stored) -> KeptAnswer:
     kept = stored["answer"]
     shows = [(one["collection"], one["id"]) for one in kept["shows"]]
     return KeptAnswer(kept["status"], kept["headers"], kept["body"], kept["rights"], stored["document_id"], shows)
+
+
+def key_reused() -> InvalidInput:
+    """The error of a key that was used for another request."""
+    msg = "the key was used with another body or query; use a new key"
+    return InvalidInput.at("header", "Idempotency-Key", msg=msg, type="reused")

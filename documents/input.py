@@ -87,7 +87,7 @@ def faults_of(value: Any, field_type: FieldType | None, loc: Loc, depth: int) ->
         if _SURROGATE.search(value):
             yield Fault(loc, "the text holds half of a surrogate pair", "string_unicode")
         elif field_type is not None:
-            yield from _faults_of_text(value, field_type, loc)
+            yield from faults_of_text(value, field_type, loc)
 
 
 def _faults_of_object(value: dict[str, Any], field_type: FieldType | None, loc: Loc, depth: int) -> Iterator[Fault]:
@@ -109,7 +109,8 @@ def _faults_of_object(value: dict[str, Any], field_type: FieldType | None, loc: 
             yield from faults_of(inner, item, place, depth + 1)
 
 
-def _faults_of_text(value: str, field_type: FieldType, loc: Loc) -> Iterator[Fault]:
+def faults_of_text(value: str, field_type: FieldType, loc: Loc) -> Iterator[Fault]:
+    """What is wrong with a text that stands for a value of `field_type`, beyond what pydantic finds."""
     if field_type.kind is Kind.DATETIME:
         if not _RFC3339.fullmatch(value):
             yield Fault(loc, "a time is written as in RFC 3339 with its offset: 2026-01-31T12:00:00Z", "datetime")

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from documents.errors import DeclarationError, Fault, FilterRefused
-from documents.input import bson_value, faults_from
-from documents.shapes import Kind, fields_of
+from documents.input import bson_value, faults_from, faults_of_text
+from documents.shapes import FieldType, Kind, fields_of
 
 #: Stages that read nothing but the documents they are given, write nothing and run no code.
 STAGES = frozenset(
@@ -66,16 +66,17 @@ class Report:
             if parameter.name not in declared:
                 raise DeclarationError(f"{name}: there is no parameter {parameter.name!r}")
 
-    def _declared(self, name: str) -> Mapping[str, bool]:
-        """The parameters' names, and whether each is a list."""
+    def _declared(self, name: str) -> Mapping[str, tuple[FieldType, bool]]:
+        """Each parameter's plain type, and whether it is a list of such."""
         if self.parameters is None:
             return {}
-        fields = fields_of(self.parameters)
-        for field in fields.values():
+        declared = {}
+        for field in fields_of(self.parameters).values():
             plain = field.type.item if field.type.kind is Kind.ARRAY else field.type
             if plain is None or plain.kind not in _KINDS:
                 raise DeclarationError(f"{name}: the parameter {field.name!r} must be a plain value, or a list of them")
-        return {field.name: field.type.kind is Kind.ARRAY for field in fields.values()}
+            declared[field.name] = (plain, field.type.kind is Kind.ARRAY)
+        return declared
 
     def arguments(self, items: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """BSON values of the parameters, from a query string. Raises FilterRefused, naming every fault."""
@@ -85,7 +86,11 @@ class Report:
         for name, text in items:
             if name not in declared:
                 faults.append(Fault(("query", name), f"there is no parameter `{name}`", "unknown_field"))
-            elif declared[name]:
+                continue
+            plain, is_list = declared[name]
+            # pydantic takes a number for a time.
+            faults += faults_of_text(text, plain, ("query", name))
+            if is_list:
                 given.setdefault(name, []).append(text)
             elif name in given:
                 faults.append(Fault(("query", name), "the parameter occurs twice", "repeated"))
@@ -97,7 +102,8 @@ class Report:
         try:
             parsed = self.parameters.model_validate(given, strict=False) if self.parameters else None
         except ValidationError as error:
-            faults += [fault for fault in faults_from(error, ("query",)) if fault.loc[1:2]]
+            known = {fault.loc[:2] for fault in faults}
+            faults += [f for f in faults_from(error, ("query",)) if f.loc[1:2] and f.loc[:2] not in known]
             faults = faults or [Fault(("query",), "the parameters are not accepted", "value_error")]
         if faults:
             raise FilterRefused(faults)

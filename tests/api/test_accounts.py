@@ -123,7 +123,7 @@ def test_signing_in(anonymous: httpx.Client, alice: User, spelled: str) -> None:
 @pytest.mark.parametrize(
     ("username", "password"),
     [
-        ("alice", "river-stone-43"),
+        ("alice", "heron-ford-43"),
         ("alice", PASSWORD.upper()),
         ("nobody", PASSWORD),
         ("", PASSWORD),

@@ -17,7 +17,7 @@ from tests.api.servers import PASSWORD, ROOT, SECRET, Server, environment
 from tests.secrecy import SECRECY
 
 Mongo = Database[dict[str, Any]]
-MISTYPED = "river-stone-43"
+MISTYPED = "heron-ford-43"
 
 
 @pytest.fixture

@@ -127,6 +127,7 @@ def test_report(anonymous: httpx.Client, alice: User, tag: str) -> None:
         ("most=0", "most"),
         ("most=many", "most"),
         ("since=yesterday", "since"),
+        ("since=0.5", "since"),
         ("status=nope", "status"),
         ("nope=1", "nope"),
         ("most=1&most=2", "most"),

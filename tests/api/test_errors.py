@@ -126,7 +126,7 @@ def test_body_that_is_not_accepted(alice: User, body: bytes, status: int, code: 
         assert place in places(answer, status, code), (method, answer.text)
 
 
-@pytest.mark.parametrize("id", ["1", "z" * 24, "%00", SOME_ID + "0", "bulk", "a%2Fb", "%C3%A9", "%F0%9F%90%9F"])
+@pytest.mark.parametrize("id", ["1", "z" * 24, "%00", SOME_ID + "0", "a%2Fb", "%C3%A9", "%F0%9F%90%9F"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
 def test_malformed_id(alice: User, method: str, id: str) -> None:
     """An id that no document of the class can have is a 422 that names the path's part."""

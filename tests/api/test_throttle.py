@@ -133,7 +133,7 @@ def test_guessing_at_ones_own_password(strict: Server, name: str) -> None:
     first, second = (
         strict.client(sign_in(strict, name, address="203.0.113.12").json()["access_token"]) for _ in range(2)
     )
-    wrong = {"current_password": WRONG, "new_password": "river-stone-43"}
+    wrong = {"current_password": WRONG, "new_password": "heron-ford-43"}
     for _ in range(3):
         problem(first.post("/users/me/password", json=wrong), 403, "forbidden")
     right = wrong | {"current_password": PASSWORD}

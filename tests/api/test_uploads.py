@@ -267,6 +267,9 @@ def test_sent_again(alice: User, mongo: Mongo) -> None:
     first, again = (client.post("/files", files={"files": (name, b"water")}, headers=key) for _ in range(2))
     assert (first.status_code, again.status_code, again.headers["Idempotency-Replayed"]) == (201, 201, "true")
     assert again.json() == first.json()
+    for other in ((name, b"ice"), ("other.txt", b"water")):
+        answer = client.post("/files", files={"files": other}, headers=key)
+        assert (answer.status_code, answer.json()["errors"][0]["type"]) == (422, "reused")
     assert mongo["files"].count_documents({"filename": name}) == 1
     assert client.delete(f"/files/{first.json()['items'][0]['id']}").status_code == 204
     gone = client.post("/files", files={"files": (name, b"water")}, headers=key)
