@@ -20,6 +20,8 @@ from tests.chaos.ledger import Ledger, Watched
 
 #: A client that hears nothing for so long, twice the heartbeat, connects again. Nobody should ever have to.
 WATCHDOG_SECONDS = 50
+#: A worker that does not even answer, because it is only starting or hangs, is left for another one.
+CONNECT_SECONDS = 10
 BACKOFF_MIN, BACKOFF_MAX = 0.1, 2.0
 SERVICE_RESTART, NO_STATUS = 1012, 1005
 
@@ -115,6 +117,7 @@ class Client:
         self._chance = chance
         self._backoff = BACKOFF_MIN
         self._pause: tuple[float, float] | None = None
+        self._connected = False
 
     @property
     def ready(self) -> bool:
@@ -128,13 +131,14 @@ class Client:
     async def run(self) -> None:
         """Connect, again and again."""
         while True:
-            why = "ended"
+            why, self._connected = "ended", False
             try:
                 async with asyncio.timeout(None) as patience:
                     await self._connect(self._chance.choice(self._ports), patience)
             except TimeoutError:
-                why = "silence"
-                self.watched[0].violate(f"nothing was heard for {WATCHDOG_SECONDS} s")
+                why = "silence" if self._connected else "no answer"
+                if self._connected:
+                    self.watched[0].violate(f"nothing was heard for {WATCHDOG_SECONDS} s")
             except _Refused:
                 why = "refused"
                 for watched in self.watched:
@@ -157,6 +161,7 @@ class Client:
         await asyncio.sleep(self._chance.uniform(low, high))
 
     def _heard(self, patience: asyncio.Timeout) -> None:
+        self._connected = True
         patience.reschedule(asyncio.get_running_loop().time() + WATCHDOG_SECONDS)
 
     async def _act(self) -> bool:
@@ -194,7 +199,7 @@ class WebSocketClient(Client):
             subprotocols=["headwater.v1"],  # type: ignore[list-item]  # a NewType of str
             additional_headers=headers,
             proxy=None,
-            open_timeout=WATCHDOG_SECONDS,
+            open_timeout=CONNECT_SECONDS,
             close_timeout=0.5,
             ping_interval=None,
             max_size=None,
@@ -256,8 +261,8 @@ class EventStreamClient(Client):
         if since is not None:
             headers["Last-Event-ID"] = f"{since['view']}@{since['position']}"
         url = f"http://127.0.0.1:{port}/api/v1/{query.resource}?{urlencode(query.parameters())}"
-        timeout = httpx.Timeout(WATCHDOG_SECONDS, read=None)
-        self._heard(patience)
+        timeout = httpx.Timeout(CONNECT_SECONDS, read=None)
+        patience.reschedule(asyncio.get_running_loop().time() + CONNECT_SECONDS)
         async with (
             httpx.AsyncClient(timeout=timeout, trust_env=False) as http,
             http.stream("GET", url, headers=headers) as answer,
@@ -268,6 +273,7 @@ class EventStreamClient(Client):
                 if answer.status_code != 503:
                     watched.violate(f"answered with {answer.status_code}")
                 return
+            self._heard(patience)
             await self._read(answer, patience)
 
     async def _read(self, answer: httpx.Response, patience: asyncio.Timeout) -> None:

@@ -10,6 +10,7 @@ import random
 import re
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +101,9 @@ class Report:
             lines.append(f"fail-over of the relay: median {median:.2f} s, longest {most:.2f} s ({len(self.failovers)})")
         lines.append(f"after the faults everybody heard of a change within {self.slowest:.2f} s")
         lines += [f"NOT TRIED: {kind}" for kind in self.untested]
+        # The same thing often happens to many: by what was said, up to where it names one of them.
+        kinds = Counter(re.split(r"\d", violation.what)[0].strip() for violation in ledger.violations)
+        lines += [f"{count} violations: {kind} …" for kind, count in kinds.most_common()]
         lines += [f"VIOLATION {violation}" for violation in ledger.violations[:10]]
         return "\n".join(lines)
 
