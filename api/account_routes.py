@@ -7,24 +7,24 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, EmailStr, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api import letters, openapi
 from api.addresses import address_of
 from api.bodies import JSON, MERGE_PATCH, Body, parse_body, read_json
 from api.callers import SessionCaller, without_key
 from api.mail import Letter
+from api.mailboxes import Email, same_mailbox
 from api.passwords import refuse_common, with_password_limits
 from api.problems import Problem
-from api.services import ServicesOf
+from api.services import Caller, Services, ServicesOf
 from api.session_routes import NO_STORE
 from api.settings import Settings
-from documents import AuditEvent, encode_json, public_user
+from documents import AuditEvent, InvalidInput, encode_json, public_user
 
 router = APIRouter()
 
 Username = Annotated[str, Field(min_length=2, max_length=40, pattern=r"^[\w.\-]+$")]
-Email = Annotated[EmailStr, Field(max_length=254)]
 
 
 class Registration(Body):
@@ -44,11 +44,16 @@ class Registration(Body):
 class AccountChange(Body):
     """What users change of their own account; what is left out stays as it is."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"email": "mara@example.org"}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"email": "mara@example.org", "current_password": "river-stone-42"}]}
+    )
 
     # The defaults are never used: None would be in the schema, and null would be accepted.
     username: Annotated[Username, Field(default_factory=str)]
     email: Annotated[Email, Field(default_factory=str)]
+    current_password: Annotated[
+        str, Field(default_factory=str, min_length=1, max_length=1_024, description="Needed with another `email`.")
+    ]
 
 
 class PasswordChange(Body):
@@ -131,23 +136,39 @@ async def own_account(caller: SessionCaller, services: ServicesOf) -> Response:
         openapi.operation(
             "change_own_account",
             "Change your own account",
-            "The username and the email address, each unique without regard to case.",
+            "The username and the email address, each unique without regard to case. Another address needs the current "
+            "password, because who reads its mail can reset the password; the former address is told by mail.",
             200,
             AccountPublic,
-            *(400, 401, 409, 413, 415, 422, 503),
+            *(400, 401, 403, 409, 413, 415, 422, 429, 503),
             body={MERGE_PATCH: AccountChange, JSON: AccountChange},
         )
     ),
 )
 async def change_own_account(request: Request, caller: SessionCaller, services: ServicesOf) -> Response:
     content = await read_json(request, (MERGE_PATCH, JSON), max_bytes=services.settings.max_body_bytes)
-    changes = parse_body(AccountChange, content).model_dump(exclude_unset=True)
-    if not changes:
-        return await own_account(caller, services)
-    user_id = caller.principal.user_id
-    account = None if user_id is None else await services.accounts.rename(user_id, **changes)
+    given = parse_body(AccountChange, content).model_dump(exclude_unset=True)
+    password = given.pop("current_password", None)
+    account = await services.accounts.user(caller.principal)
     if account is None:
         raise _gone()
+    changes = {name: value for name, value in given.items() if value != account.get(name)}
+    moved = "email" in changes and not same_mailbox(changes["email"], former := str(account.get("email", "")))
+    if moved:
+        # Whoever reads the account's mail can reset its password, so a token alone must not say where it goes.
+        if password is None:
+            msg = "another email address needs the current password"
+            raise InvalidInput.at("body", "current_password", msg=msg, type="missing")
+        await _confirm(services, caller, password)
+    if changes:
+        before = {name: account.get(name) for name in changes}
+        account = await services.accounts.rename(account, **changes)
+        if account is None:
+            raise _gone()
+        user_id = account["_id"]
+        services.note(AuditEvent.ACCOUNT_CHANGED, user_id, by=user_id, changed=[*changes], before=before, after=changes)
+    if moved:
+        services.mail.send("address_changed", partial(_address_changed, former, services.settings.address))
     return Response(encode_json(public_user(account)), media_type=JSON, headers=NO_STORE)
 
 
@@ -173,11 +194,7 @@ async def change_own_password(request: Request, caller: SessionCaller, services:
     if user_id is None:
         raise _gone()
     kept = None if caller.credential is None else caller.credential.id
-    async with services.throttle.confirmation(str(kept or user_id)) as attempt:
-        stored = await services.accounts.password_hash(user_id)
-        if not await services.passwords.verify(stored, body.current_password) or stored is None:
-            await attempt.failed()
-            raise _wrong()
+    stored = await _confirm(services, caller, body.current_password)
     newer = await services.passwords.hash(body.new_password)
     # Before, so that nothing is changed if it fails; and after, for those that the old password started meanwhile.
     await services.sessions.end_all(user_id, but=kept)
@@ -186,6 +203,24 @@ async def change_own_password(request: Request, caller: SessionCaller, services:
     services.note(AuditEvent.PASSWORD_CHANGED, user_id, by=user_id)
     await services.sessions.end_all(user_id, but=kept)
     return Response(status_code=204, headers=NO_STORE)
+
+
+async def _confirm(services: Services, caller: Caller, password: str) -> str:
+    """The stored hash of the account's password, which `password` is. Raises a 403 Problem, 429 for a guesser."""
+    user_id = caller.principal.user_id
+    if user_id is None:
+        raise _gone()
+    session_id = None if caller.credential is None else caller.credential.id
+    async with services.throttle.confirmation(str(session_id or user_id)) as attempt:
+        stored = await services.accounts.password_hash(user_id)
+        if not await services.passwords.verify(stored, password) or stored is None:
+            await attempt.failed()
+            raise _wrong()
+    return stored
+
+
+async def _address_changed(to: str, address: str) -> Letter:
+    return letters.address_changed(to, address)
 
 
 async def _welcome(to: str, address: str) -> Letter:

@@ -34,6 +34,15 @@ def password_reset(to: str, public_url: str, token: str, minutes: int) -> Letter
     return Letter(to, "Set a new password", text + SIGNATURE)
 
 
+def address_changed(to: str, public_url: str) -> Letter:
+    """To the address that an account had until now."""
+    text = (
+        f"The account with this address at {public_url} has another email address now. Mail goes there from now on.\n\n"
+        "If that was not you, tell whoever runs that server at once: somebody else knows your password.\n"
+    )
+    return Letter(to, "Your email address was changed", text + SIGNATURE)
+
+
 def notice(to: str, subject: str, lines: Iterable[str], public_url: str) -> Letter:
     """What a class tells a user of a document (`documents.Notice`)."""
     return Letter(to, subject, "\n".join([*lines, "", public_url]) + "\n" + SIGNATURE)

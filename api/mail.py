@@ -11,9 +11,8 @@ from email.policy import SMTP
 from email.utils import format_datetime, localtime, make_msgid
 from typing import Protocol
 
-from pydantic import validate_email
-
 from api.background import Background, BackgroundFailure
+from api.mailboxes import ascii_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ def message_of(letter: Letter, sender: str) -> EmailMessage:
     message = EmailMessage(policy=SMTP)
     try:
         # A stored address may have been edited into anything; only one that is one becomes a header.
-        _, address = validate_email(letter.to)
+        address = ascii_address(letter.to)
         message["From"] = sender
         message["To"] = Address(addr_spec=address)
         message["Subject"] = letter.subject

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, validate_email
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
 from api.counters import parse_limits
 from api.hosts import is_host_pattern
 from api.mail_smtp import SmtpServer, parse_smtp_url
+from api.mailboxes import ascii_address
 
 MIN_SECRET_BYTES = 32
 EMBEDDED = "embedded"
@@ -136,7 +137,7 @@ class Settings(BaseSettings):
         if bool(self.admin_email) != bool(self.admin_password.get_secret_value()):
             found.append("HEADWATER_ADMIN_EMAIL and HEADWATER_ADMIN_PASSWORD are set together or not at all")
         if self.admin_email and not _is_email(self.admin_email):
-            found.append("HEADWATER_ADMIN_EMAIL is not an email address")
+            found.append("HEADWATER_ADMIN_EMAIL is not an email address with only ASCII characters before the @")
         password = self.admin_password.get_secret_value()
         shortest, longest = self.password_min_length, self.password_max_length
         if password and not shortest <= len(password) <= longest:
@@ -201,7 +202,7 @@ def _is_mailbox(text: str) -> bool:
 
 def _is_email(text: str) -> bool:
     try:
-        validate_email(text)
+        ascii_address(text)
     except ValueError:
         return False
     return True

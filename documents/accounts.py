@@ -124,31 +124,36 @@ class Accounts:
                 {"_id": user_id, "password_hash": old}, {"$set": {"password_hash": new}}
             )
 
-    async def rename(
-        self, user_id: ObjectId, *, username: str | None = None, email: str | None = None
-    ) -> Stored | None:
+    async def rename(self, seen: Stored, *, username: str | None = None, email: str | None = None) -> Stored | None:
         """Set a user's names; None leaves one as it is. Returns the user, None when there is none any more.
 
-        Raises Duplicate, naming `username` or `email`, DocumentRefused and Contended.
+        Raises Duplicate, naming `username` or `email`, DocumentRefused, and Contended, also when the address or the
+        password is not what it was in `seen`, by which the caller decided that this may be done.
         """
         changes: dict[str, Any] = {}
         if username is not None:
             changes |= {"username": username.strip(), "username_key": fold(username)}
         if email is not None:
             changes |= {"email": email.strip(), "email_key": fold(email)}
-        return await self._change(user_id, changes)
+        renamed = await self._change(
+            seen["_id"], changes, {name: seen.get(name) for name in ("email", "password_hash")}
+        )
+        if renamed is None and await self.password_hash(seen["_id"]) is not None:
+            raise Contended("the account was changed meanwhile; nothing was written")
+        return renamed
 
     async def change_password(self, user_id: ObjectId, old: str, new: str) -> bool:
         """Store the hash of a new password. False when the stored hash is not `old` any more. Raises Contended."""
-        return await self._change(user_id, {"password_hash": new}, password_hash=old) is not None
+        return await self._change(user_id, {"password_hash": new}, {"password_hash": old}) is not None
 
     async def _change(
-        self, user_id: ObjectId, changes: Mapping[str, Any], *, password_hash: str | None = None
+        self, user_id: ObjectId, changes: Mapping[str, Any], expected: Mapping[str, Any]
     ) -> Stored | None:
+        """Write `changes` while the user has the `expected` values; None when there is no such user any more."""
         for _ in range(_ATTEMPTS):
             with driver_errors():
                 stored = await self._database.latest(USERS).find_one({"_id": user_id})
-            if stored is None or (password_hash is not None and stored.get("password_hash") != password_hash):
+            if stored is None or any(stored.get(name) != value for name, value in expected.items()):
                 return None
             revision = stored.get("revision")
             counted = {"revision": revision + 1} if isinstance(revision, int) else {}

@@ -33,6 +33,7 @@ class AuditEvent(enum.StrEnum):
     ADMIN_CREATED = "admin_created"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 - an event's name
     PASSWORD_RESET = "password_reset"  # noqa: S105 - an event's name
+    ACCOUNT_CHANGED = "account_changed"
     USER_CHANGED = "user_changed"
     USER_DELETED = "user_deleted"
     SESSION_REVOKED = "session_revoked"

@@ -82,6 +82,7 @@ def test_strength_of_the_hash(alice: User, mongo: Mongo) -> None:
         ({"username": 7}, "username"),
         ({"email": "nobody"}, "email"),
         ({"email": "a@b"}, "email"),
+        ({"email": "ünï@exämple.org"}, "email"),
         ({"password": "seven77"}, "password"),
         ({"password": "x" * 129}, "password"),
         ({"password": "Password123"}, "password"),

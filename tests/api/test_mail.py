@@ -44,6 +44,12 @@ def test_address_that_is_more_than_one(to: str) -> None:
     assert "eve" not in str(failed.value)
 
 
+def test_letters_beyond_ascii_before_the_at() -> None:
+    """Are not sent to: few mail servers take them."""
+    with pytest.raises(MailFailed):
+        message_of(Letter("ünï@example.org", "A word", ""), SENDER)
+
+
 @pytest.mark.parametrize("subject", ["A word\r\nBcc: eve@example.org", "A word\nX: y"])
 def test_subject_with_a_line_end(subject: str) -> None:
     """Is refused."""
@@ -63,6 +69,15 @@ async def test_sending(free_port: Callable[[], int]) -> None:
     assert message["Message-ID"].endswith("@example.org>")
     assert message["Date"].datetime is not None
     assert text_of(message).replace("\r\n", "\n") == LETTER.text
+
+
+async def test_domain_beyond_ascii(free_port: Callable[[], int]) -> None:
+    """Is sent to as DNS has it, in the header and to the server."""
+    letter = Letter("mara@exämple.org", "A word", "")
+    with smtp_server(port := free_port()) as mailbox:
+        await SmtpMailer(server_at(port)).deliver(message_of(letter, SENDER), "welcome")
+    ((envelope, message),) = mailbox.arrived
+    assert (envelope.rcpt_tos, message["To"]) == (["mara@xn--exmple-cua.org"], "mara@xn--exmple-cua.org")
 
 
 async def test_signing_in_to_the_mail_server(free_port: Callable[[], int]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from bson import ObjectId
 from pymongo.database import Database
 
+from tests.api.mailbox import files_to, text_of
 from tests.api.servers import PASSWORD, Server, live, wait_until
 from tests.api.test_accounts import registration, status_of
 from tests.api.test_errors import places, problem
@@ -41,6 +42,11 @@ def user_of(server: Server) -> tuple[httpx.Client, dict[str, str]]:
         ({"email": None}, ["body", "email"]),
         ({"email": ["a@example.org"]}, ["body", "email"]),
         ({"email": "nobody"}, ["body", "email"]),
+        ({"email": "ünï@example.org", "current_password": PASSWORD}, ["body", "email"]),
+        ({"email": "other@example.org"}, ["body", "current_password"]),
+        ({"email": "other@example.org", "username": "other"}, ["body", "current_password"]),
+        ({"email": "other@example.org", "current_password": None}, ["body", "current_password"]),
+        ({"email": "other@example.org", "current_password": {"$ne": ""}}, ["body", "current_password"]),
         ([], ["body"]),
     ],
 )
@@ -67,7 +73,8 @@ def test_changing_names(server: Server, anonymous: httpx.Client, mongo: Mongo) -
     assert answer.status_code == 200
     assert (answer.json()["username"], answer.json()["email"]) == (new["username"].upper(), old["email"])
     headers = {"Content-Type": "application/merge-patch+json"}
-    answer = client.patch("/users/me", content=f'{{"email": "{new["email"].upper()}"}}', headers=headers)
+    body = {"email": new["email"].upper(), "current_password": PASSWORD}
+    answer = client.patch("/users/me", json=body, headers=headers)
     assert answer.status_code == 200
     assert answer.json() == client.patch("/users/me", json={}).json() == client.get("/users/me").json()
     server.login(new["username"])
@@ -86,10 +93,54 @@ def test_name_of_somebody_else(server: Server, name: str) -> None:
     """In any case: 409, which names it. One's own in another case is free."""
     client, own = user_of(server)
     _, other = user_of(server)
-    answer = client.patch("/users/me", json={name: other[name].upper()})
+    answer = client.patch("/users/me", json={name: other[name].upper(), "current_password": PASSWORD})
     assert places(answer, 409, "duplicate") == [["body", name]]
     assert client.get("/users/me").json()[name] == own[name]
     assert client.patch("/users/me", json={name: own[name].upper()}).status_code == 200
+
+
+def test_address_set_by_somebody_who_has_only_the_token(server: Server, anonymous: httpx.Client) -> None:
+    """A wrong password is 403, and nothing is changed: mail that resets the password goes where it went."""
+    client, own = user_of(server)
+    body = {"email": f"x{own['email']}", "username": f"x{own['username']}", "current_password": NEW}
+    problem(client.patch("/users/me", json=body), 403, "forbidden")
+    account = client.get("/users/me").json()
+    assert (account["username"], account["email"]) == (own["username"], own["email"])
+    answer = anonymous.post("/auth/login", json={"username": body["email"], "password": PASSWORD})
+    problem(answer, 401, "unauthorized")
+
+
+def test_domain_that_folds_to_the_same(server: Server) -> None:
+    """`straße.example` and `strasse.example` are two domains with two owners, so the password is asked for."""
+    client, own = user_of(server)
+    name = own["username"]
+    first = {"email": f"{name}@strasse-{name}.org", "current_password": PASSWORD}
+    assert client.patch("/users/me", json=first).status_code == 200
+    change = {"email": f"{name}@straße-{name}.org"}
+    assert places(client.patch("/users/me", json=change)) == [["body", "current_password"]]
+    assert client.patch("/users/me", json=change | {"current_password": PASSWORD}).json()["email"] == change["email"]
+
+
+def test_address_that_was_changed(server: Server, mongo: Mongo) -> None:
+    """The former one is told, the new one is not; the audit knows both. What changes nothing leaves no trace."""
+    client, own = user_of(server)
+    mail = server.log_path.parent / "data" / "mail"
+    user_id = ObjectId(client.get("/users/me").json()["id"])
+    new = f"x{own['email']}"
+    for _ in range(2):
+        assert client.patch("/users/me", json={"email": new, "current_password": PASSWORD}).json()["email"] == new
+    wait_until(lambda: files_to(mail, own["email"], "address_changed"))
+    (letter,) = files_to(mail, own["email"], "address_changed")
+    assert new not in text_of(letter)
+    assert files_to(mail, new, "address_changed") == []
+    about = {"event": "account_changed", "user_id": user_id}
+    wait_until(lambda: mongo["headwater_audit"].find_one(about))
+    (entry,) = mongo["headwater_audit"].find(about)
+    assert entry["by"] == user_id
+    assert entry["details"] == {"changed": ["email"], "before": {"email": own["email"]}, "after": {"email": new}}
+    stored = mongo["users"].find_one({"_id": user_id})
+    assert stored is not None
+    assert stored["revision"] == 2
 
 
 def test_race_for_one_name(server: Server) -> None:

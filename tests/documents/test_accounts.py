@@ -149,11 +149,11 @@ async def test_renaming(contract: World) -> None:
     """The keys follow; what is None stays; a user who is gone is None; a document that breaks the rules is refused."""
     accounts = Accounts(contract.database, contract.registry)
     user = await accounts.register("Ann", "ann@example.org", "hash")
-    renamed = await accounts.rename(user["_id"], username="Bea")
+    renamed = await accounts.rename(user, username="Bea")
     assert renamed is not None
     assert (renamed["username_key"], renamed["email_key"], renamed["revision"]) == ("bea", "ann@example.org", 2)
     assert await accounts.find("ann") is None
-    assert await accounts.rename(ObjectId(), username="cleo") is None
+    assert await accounts.rename({"_id": ObjectId()}, username="cleo") is None
     assert not await accounts.change_password(user["_id"], "other", "new")
     assert await accounts.change_password(user["_id"], "hash", "new")
     assert await accounts.password_hash(user["_id"]) == "new"
@@ -166,7 +166,7 @@ async def test_renaming_what_breaks_the_rules(accounts: Accounts, world: World) 
     users = world.database.raw["users"]
     await users.update_one({}, {"$set": {"roles": ["boss"]}}, bypass_document_validation=True)
     with pytest.raises(DocumentRefused):
-        await accounts.rename(user["_id"], username="bea")
+        await accounts.rename(user, username="bea")
 
 
 ODD: dict[str, Any] = {
