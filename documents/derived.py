@@ -55,8 +55,8 @@ class Derivation:
     default: Any
 
     def of(self, source: Mapping[str, Any] | None) -> Any:
-        """The field's right value, given the document referred to; the default where there is none."""
-        return self.default if source is None else self.marker.compute(source)
+        """The field's right value, given the document referred to (None: there is none)."""
+        return self.marker.compute(source)
 
     def held(self, document: Mapping[str, Any]) -> Any:
         """The value that a document has."""
@@ -85,7 +85,8 @@ class Derivations:
             reference = new.get(derivation.marker.reference)
             if read is not None and derivation.field in read and read.get(derivation.marker.reference) == reference:
                 continue
-            filled = filled | {derivation.field: derivation.of(await self._source(derivation, reference))}
+            source = await self._source(derivation, reference)
+            filled = filled | {derivation.field: derivation.default if reference is None else derivation.of(source)}
         return filled
 
     async def replace_if_unchanged(self, name: str, read: Stored, new: Stored, session: Session) -> bool:

@@ -32,11 +32,12 @@ class DerivedFrom(ReadOnly):
     """The server keeps the field equal to `compute(document)` of the document that the field `reference` names.
 
     So a rule, which reads one document, can hang on another one. `compute` is pure and gets any stored document, also
-    one that breaks the rules of its class. Where nothing is referred to, the field has its default, which it needs.
+    one that breaks the rules of its class, or None where there is none when the reference is written. Where nothing is
+    referred to, the field has its default, which it needs.
     """
 
     reference: str
-    compute: Callable[[Mapping[str, Any]], Any]
+    compute: Callable[[Mapping[str, Any] | None], Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ _writing = {
     "delete": _author_while_not_hidden | _moderators,
 }
 _post_access = Access(read=_published | owner("author_id") | _moderators, **_writing)
-#: A hidden post takes its comments along, whatever their own status is.
+#: A post that readers do not see takes its comments along, whatever their own status is.
 _comment_access = Access(
     read=_published & where({"post_hidden": {"$ne": True}}) | owner("author_id") | _moderators, **_writing
 )
@@ -102,8 +102,9 @@ def _moderate(what: str, quoted: str) -> Action:
     )
 
 
-def _is_hidden(post: Mapping[str, Any]) -> bool:
-    return post.get("status") == "hidden"
+def _is_unpublished(post: Mapping[str, Any] | None) -> bool:
+    # A draft and an id that no post has count like a hidden one: a comment must not tell them apart.
+    return post is None or post.get("status") != "published"
 
 
 _AuthorId = Annotated[
@@ -208,9 +209,9 @@ class Comment(LiveDocument):
     author_id: _AuthorId
     post_hidden: Annotated[
         bool,
-        DerivedFrom("post_id", _is_hidden),
+        DerivedFrom("post_id", _is_unpublished),
         VisibleTo("moderator", "admin"),
-        Field(description="Whether its post is hidden, which hides it too. Kept by the server."),
+        Field(description="Whether readers do not see its post, which hides it too. Kept by the server."),
     ] = False
 
     class Settings:

@@ -41,9 +41,9 @@ async def moderate(world: World, collection: str, document_id: str, status: str,
     await perform(world.store, resource, resource.actions["moderate"], document_id, by, body)
 
 
-async def post_of(world: World, by: Principal = ANN) -> str:
-    """A published post; its id."""
-    found = await world.store.create(world.registry["posts"], by, {"title": "A", "status": "published"})
+async def post_of(world: World, by: Principal = ANN, status: str = "published") -> str:
+    """A post; its id."""
+    found = await world.store.create(world.registry["posts"], by, {"title": "A", "status": status})
     return str(found.document["id"])
 
 
@@ -139,13 +139,18 @@ async def test_setting_the_copy_oneself(contract: World, value: bool) -> None:
 
 
 async def test_comment_whose_post_is_gone(contract: World) -> None:
-    """Stays as it was; a comment on a post that never was can be read."""
+    """Stays as it was; one on a post that never was is not for readers, as one on a draft."""
     post = await post_of(contract)
     comment = await comment_on(contract, post)
     await moderate(contract, "posts", post, "hidden")
     await contract.store.delete(contract.registry["posts"], post, MODERATOR)
     assert not await readable(contract, comment)
-    assert await readable(contract, await comment_on(contract, str(ObjectId())))
+    assert not await readable(contract, await comment_on(contract, str(ObjectId())))
+    draft = await post_of(contract, status="draft")
+    comment = await comment_on(contract, draft)
+    assert not await readable(contract, comment)
+    await contract.store.merge_patch(contract.registry["posts"], draft, MODERATOR, {"status": "published"})
+    assert await readable(contract, comment)
 
 
 async def test_many_comments(world: World) -> None:

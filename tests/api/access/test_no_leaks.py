@@ -34,7 +34,7 @@ def slots(kind: int, count: int = 3) -> list[ObjectId]:
 
 
 VISIBLE, HIDDEN, OWN = slots(1), slots(2), slots(3)
-#: A draft that comments may refer to. (Those on a hidden post are hidden with it, so that would be no secret.)
+#: A draft, or no post at all, that comments of the reader's own refer to.
 DRAFT = slots(6)[0]
 COMMENTS, BEACON = slots(4), ObjectId("f" * 24)
 WORDS = ("alpha", "beta", "gamma")
@@ -148,7 +148,14 @@ def _seen_post(id: ObjectId, w: str) -> Operation:
 
 
 def _seen_comment(id: ObjectId, w: str, on: ObjectId) -> Operation:
-    return direct("comments", comment(id, "published", w, on), comment(id, "published", w, on))
+    return direct("comments", *(_comment(id, w, on) for _ in range(2)))
+
+
+def _comment(id: ObjectId, w: str, on: ObjectId) -> Stored:
+    """A comment as the API stores it. One on a draft or on no post at all is for its author alone."""
+    if on != DRAFT:
+        return comment(id, "published", w, on)
+    return comment(id, "published", w, on, READER) | {"post_hidden": True}
 
 
 _in_some = (st.booleans(), st.booleans())
@@ -279,7 +286,7 @@ def tell(twins: list[Twin], who: Who, story: list[Operation]) -> None:
         for n, id in enumerate(VISIBLE[:2]):
             twin.mongo.posts.insert_one(post(id, "published", WORDS[n]))
         twin.mongo.posts.insert_one(post(BEACON, "published", "beacon"))
-        twin.mongo.comments.insert_one(comment(slots(5)[0], "published", "alpha", DRAFT))
+        twin.mongo.comments.insert_one(_comment(slots(5)[0], "alpha", DRAFT))
     if who != MODERATOR:
         _differ(twins)
     with contextlib.ExitStack() as stack:
