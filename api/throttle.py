@@ -1,8 +1,8 @@
 """The throttle of sign-ins: guessing passwords is slow, and nobody can use that to lock somebody else out.
 
-What counts is a *failed* attempt, by the name as it was typed, whether there is such an account or not: a throttle that
-knew accounts would tell of them, and one that knew that a name and an email address are one account's would tell that.
-So whoever guesses by both has twice the attempts.
+What counts is a *failed* attempt, by the name as it was typed (folded), whether there is such an account or not: a
+throttle that knew accounts would tell of them, and one that knew that a name and an email address are one account's
+would tell that. So whoever guesses by both has twice the attempts.
 
 Three limits, made of `HEADWATER_LOGIN_RATE_LIMIT`:
 
