@@ -10,12 +10,13 @@ from pydantic import BaseModel, Field, create_model
 from api import openapi
 from api.bodies import JSON, read_json
 from api.callers import SessionCaller, by_session
+from api.idempotency import KEY
 from api.negotiation import JSON_ONLY
 from api.resource_routes import ResourceRoutes
 from api.services import ServicesOf
 from api.session_routes import NO_STORE
 from api.settings import Settings
-from documents import Forms, ResourceClass, encode_json
+from documents import Forms, InvalidInput, ResourceClass, encode_json
 
 PATH = "/api-keys"
 
@@ -41,7 +42,8 @@ def key_router(resource: ResourceClass, forms: Forms, settings: Settings) -> API
         "create_api_keys",
         "Create an API key",
         "For a program that acts in your name, within `scopes`: `posts:read`, or `posts:write`, which includes to "
-        "read. The key is in this answer and nowhere else. `expires_at` is in the future, or absent. At most 100 keys.",
+        "read. The key is in this answer and nowhere else. `expires_at` is in the future, or absent. At most 100 keys. "
+        "Takes no `Idempotency-Key`, because answers with secrets are not kept.",
         201,
         issued_model(forms),
         *(400, 401, 409, 413, 415, 422, 503),
@@ -60,6 +62,9 @@ def key_router(resource: ResourceClass, forms: Forms, settings: Settings) -> API
 
 
 async def create(request: Request, caller: SessionCaller, services: ServicesOf) -> Response:
+    if KEY in request.headers:
+        msg = "an answer that shows a secret is not kept, so this request takes no key"
+        raise InvalidInput.at("header", KEY, msg=msg, type="idempotency_key")
     content = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
     found, key = await services.api_keys.create(caller.principal, content)
     headers = NO_STORE | {

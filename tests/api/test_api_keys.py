@@ -159,6 +159,15 @@ def test_accounts_keys_and_passwords(server: Server, alice: User) -> None:
         assert client.get("/api-keys", params={**own, "limit": 100}).json()["items"]
 
 
+def test_key_made_under_an_idempotency_key(alice: User) -> None:
+    """Is refused, and nothing is made: the answer would have to be kept, and it shows a secret."""
+    before = alice.client.get("/api-keys", params={"limit": 100}).json()["items"]
+    body = {"name": "n", "scopes": ["posts:read"]}
+    answer = alice.client.post("/api-keys", json=body, headers={"Idempotency-Key": "once"})
+    assert places(answer) == [["header", "Idempotency-Key"]]
+    assert alice.client.get("/api-keys", params={"limit": 100}).json()["items"] == before
+
+
 def test_scopes_of_each_operation(server: Server, alice: User, draft: dict[str, Any]) -> None:
     """Reading with either scope, writing with `write` alone; without any nothing is there."""
     url, live_url = f"/posts/{draft['id']}", f"/posts?title={draft['title']}"
