@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from api.problems import Problem
 from documents import DocumentRefused, Fault, InvalidInput, PatchKind
@@ -91,8 +92,15 @@ def parse_body(model: type[_B], content: object) -> _B:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        faults = [Fault(("body", *entry["loc"]), entry["msg"], entry["type"]) for entry in error.errors()]
+        faults = [Fault(("body", *entry["loc"]), *_told(entry)) for entry in error.errors()]
         raise DocumentRefused(faults) from None
+
+
+def _told(entry: ErrorDetails) -> tuple[str, str]:
+    # Pydantic's words name the class, which is nothing to a client.
+    if entry["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "a JSON object is expected", "object_type"
+    return entry["msg"], entry["type"]
 
 
 def check_media_type(request: Request, accepted: tuple[str, ...]) -> None:

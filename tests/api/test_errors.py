@@ -88,6 +88,27 @@ def test_query_with_several_faults(server: Server) -> None:
     assert sorted(loc[1] for loc in found) == ["fields", "limit", "nope", "sort"]
 
 
+@pytest.mark.parametrize("body", [[], "x", 1, None])
+def test_body_that_is_no_object(server: Server, alice: User, body: Any) -> None:
+    """Is told so, everywhere, in words that name nothing of the server's inside."""
+    for method, url in (
+        ("POST", "/auth/register"),
+        ("POST", "/auth/login"),
+        ("POST", "/auth/refresh"),
+        ("POST", "/auth/password/forgot"),
+        ("PATCH", "/users/me"),
+        ("POST", "/users/me/password"),
+        ("POST", "/api-keys"),
+        ("POST", "/posts"),
+        ("POST", "/posts/bulk"),
+    ):
+        anonymous = url.startswith("/auth")
+        client = server.client() if anonymous else alice.client
+        answer = client.request(method, url, content=json.dumps(body), headers={"Content-Type": "application/json"})
+        fault = {"loc": ["body"], "msg": "a JSON object is expected", "type": "object_type"}
+        assert problem(answer, 422, "invalid")["errors"] == [fault], url
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code", "place"),
     [
