@@ -13,7 +13,7 @@ from api.bodies import FORM, JSON, Body, media_type, parse_body, read_form, read
 from api.callers import without_key
 from api.problems import Problem
 from api.services import Services, ServicesOf
-from documents import AuditEvent, RefreshReused, Renewal, encode_json
+from documents import AuditEvent, RefreshReused, Renewal, encode_json, principal_from
 
 router = APIRouter(dependencies=[Depends(without_key)])
 
@@ -90,8 +90,10 @@ async def login(request: Request, services: ServicesOf) -> Response:
         newer = await services.passwords.hash(body.password)
         await services.accounts.set_password_hash(user_id, verified, newer)
     renewal = await services.sessions.start(user_id)
-    # A new password ends the sessions that it finds. So of a change at this moment one sees the other.
-    stored = await services.accounts.password_hash(user_id)
+    # A new password and a deactivation end the sessions that they find. So of a change at this moment one sees the
+    # other.
+    user = await services.accounts.user(account.principal)
+    stored = None if user is None or principal_from(user) is None else str(user.get("password_hash", ""))
     if stored != verified and not await services.passwords.verify(stored, body.password):
         await services.sessions.end(renewal.session_id)
         raise _wrong()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from api import openapi
@@ -24,13 +24,21 @@ class _OtherThanMe(StringConvertor):
     regex = "(?!me$)[^/]+"
 
 
+def _each_once(roles: list[Role]) -> list[Role]:
+    return [role for role in get_args(Role) if role in roles]
+
+
 class UserChange(Body):
     """What an admin changes of a user; what is left out stays as it is."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"roles": ["user", "moderator"]}, {"is_active": False}]})
 
     # The defaults are never used: None would be in the schema, and null would be accepted.
-    roles: Annotated[list[Role], Field(default_factory=list, max_length=10, description="What the user may do.")]
+    roles: Annotated[
+        list[Role],
+        Field(default_factory=list, max_length=10, description="What the user may do; each role is kept once."),
+        AfterValidator(_each_once),
+    ]
     is_active: Annotated[bool, Field(default_factory=bool, description="Whether the user may sign in.")]
 
 
@@ -52,7 +60,8 @@ def user_router(resource: ResourceClass, forms: Forms, settings: Settings) -> AP
     router.add_api_route(_ONE, reading.get, methods=["GET"], dependencies=getting, **docs.get())
     router.add_api_route(_ONE, reading.get, methods=["HEAD"], dependencies=getting, include_in_schema=False)
     changing = (
-        "For admins. Roles and deactivation act on requests and live sockets within a second. The last admin stays."
+        "For admins. Roles and deactivation act on requests and live sockets within a second. Deactivation ends all "
+        "sessions for good; API keys are refused until the user is active again. The last admin stays."
     )
     router.add_api_route(
         _ONE,
@@ -80,13 +89,20 @@ class _Routes:
     async def change(self, id: str, request: Request, caller: AdminCaller, services: ServicesOf) -> Response:
         content = await read_json(request, (MERGE_PATCH, JSON), max_bytes=services.settings.max_body_bytes)
         changes = parse_body(UserChange, content).model_dump(exclude_unset=True)
-        preconditions = preconditions_of(request)
+        preconditions, user_id = preconditions_of(request), parse_user_id(id)
+        if not changes:
+            found = await services.store.get(self._resource, id, caller.principal)
+            preconditions.check(found.etag)
+            return answer_with(services, found)
         if changes.get("is_active") is False or "admin" not in changes.get("roles", ["admin"]):
-            async with services.accounts.keeping_an_admin(parse_user_id(id)):
+            async with services.accounts.keeping_an_admin(user_id):
                 found = await services.store.merge_patch(self._resource, id, caller.principal, changes, preconditions)
         else:
             found = await services.store.merge_patch(self._resource, id, caller.principal, changes, preconditions)
         services.note(AuditEvent.USER_CHANGED, id, by=caller.principal.user_id, **changes)
+        if user_id is not None and changes.get("is_active") is False:
+            # For good: a token that was stolen must not come back to life with the account.
+            await services.sessions.end_all(user_id)
         return answer_with(services, found)
 
     async def delete(self, id: str, request: Request, caller: AdminCaller, services: ServicesOf) -> Response:

@@ -210,7 +210,43 @@ def test_deactivating(server: Server, anonymous: httpx.Client, admin: httpx.Clie
     refresh = {"refresh_token": tokens["refresh_token"]}
     problem(anonymous.post("/auth/refresh", json=refresh), 401, "unauthorized")
     assert admin.patch(f"/users/{user.id}", json={"is_active": True}).status_code == 200
-    wait_until(lambda: status_of(server, user.token) == 200, seconds=1)
+    fresh = server.login(user.username)
+    wait_until(lambda: status_of(server, fresh) == 200, seconds=1)
+    for token in (user.token, tokens["access_token"]):
+        assert status_of(server, token) == 401
+    problem(anonymous.post("/auth/refresh", json=refresh), 401, "unauthorized")
+
+
+def test_sign_in_while_a_user_is_deactivated(server: Server, admin: httpx.Client, user: User, mongo: Mongo) -> None:
+    """Is refused, or its session is ended: none stands when the user is active again."""
+
+    def sign_in(_: int) -> int:
+        body = {"username": user.username, "password": PASSWORD}
+        return httpx.post(f"{server.url}/api/v1/auth/login", json=body, timeout=30).status_code
+
+    with ThreadPoolExecutor(6) as pool:
+        started = [pool.submit(sign_in, number) for number in range(12)]
+        assert admin.patch(f"/users/{user.id}", json={"is_active": False}).status_code == 200
+        statuses = {one.result() for one in started}
+    assert statuses <= {200, 401}
+    assert mongo["sessions"].count_documents({"user_id": ObjectId(user.id), "ended_at": None}) == 0
+
+
+def test_change_that_names_nothing(admin: httpx.Client, user: User, mongo: Mongo) -> None:
+    """Writes nothing and leaves no trace, but is answered as any change: 412 for a stale tag, 404 for nobody."""
+    before = admin.get(f"/users/{user.id}")
+    answer = admin.patch(f"/users/{user.id}", json={})
+    assert (answer.status_code, answer.json()) == (200, before.json())
+    assert answer.headers["etag"] == before.headers["etag"]
+    problem(admin.patch(f"/users/{user.id}", json={}, headers={"If-Match": '"stale"'}), 412, "precondition_failed")
+    problem(admin.patch("/users/" + "0" * 24, json={}), 404, "not_found")
+    # Entries are written in order, so one of the empty change would be there before this one.
+    assert admin.patch(f"/users/{user.id}", json={"roles": ["moderator", "user", "moderator"]}).status_code == 200
+    about = {"event": "user_changed", "user_id": ObjectId(user.id)}
+    wait_until(lambda: mongo["headwater_audit"].find_one(about | {"details.roles": ["user", "moderator"]}))
+    assert mongo["headwater_audit"].count_documents(about) == 1
+    after = admin.get(f"/users/{user.id}").json()
+    assert (after["roles"], after["revision"]) == (["user", "moderator"], before.json()["revision"] + 1)
 
 
 def test_deleting(server: Server, anonymous: httpx.Client, admin: httpx.Client, mongo: Mongo, user: User) -> None:
