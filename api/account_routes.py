@@ -106,7 +106,7 @@ async def register(request: Request, services: ServicesOf) -> Response:
     body = parse_body(registration_form(services.settings), content)
     if services.settings.registration == "closed":
         raise Problem(403, "Registration is closed on this server.")
-    refuse_common(body.password, "body", "password")
+    refuse_common(body.password, "body", "password", username=body.username, email=body.email)
     await services.throttle.spend("registration", address_of(request))
     user = await services.accounts.register(body.username, body.email, await services.passwords.hash(body.password))
     services.note(AuditEvent.REGISTERED, user["_id"], username=user["username"])
@@ -189,10 +189,11 @@ async def change_own_account(request: Request, caller: SessionCaller, services: 
 async def change_own_password(request: Request, caller: SessionCaller, services: ServicesOf) -> Response:
     content = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
     body = parse_body(_password_change(services.settings), content)
-    refuse_common(body.new_password, "body", "new_password")
-    user_id = caller.principal.user_id
-    if user_id is None:
+    account = await services.accounts.user(caller.principal)
+    if account is None:
         raise _gone()
+    user_id, username, email = account["_id"], str(account.get("username")), str(account.get("email"))
+    refuse_common(body.new_password, "body", "new_password", username=username, email=email)
     kept = None if caller.credential is None else caller.credential.id
     stored = await _confirm(services, caller, body.current_password)
     newer = await services.passwords.hash(body.new_password)

@@ -25,7 +25,7 @@ async def create_admin(
     try:
         values = {"username": username, "email": email, "password": password}
         form = registration_form(settings).model_validate(values)
-        refuse_common(form.password, "body", "password")
+        refuse_common(form.password, "body", "password", username=form.username, email=form.email)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
         raise AdminRefused("\n".join(lines)) from None

@@ -93,9 +93,9 @@ async def _letter(services: Services, email: str) -> Letter | None:
 async def reset_password(request: Request, services: ServicesOf) -> Response:
     content = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
     body = parse_body(_password_reset(services.settings), content)
-    refuse_common(body.new_password, "body", "new_password")
     # Before the hash, which is costly, so that nobody keeps the pool busy with invented tokens.
     reclaim = await services.password_resets.find(body.token)
+    refuse_common(body.new_password, "body", "new_password", username=reclaim.username, email=reclaim.email)
     newer = await services.passwords.hash(body.new_password)
     # Before, so that nothing is changed if it fails; and after, for those that the old password started meanwhile.
     await services.sessions.end_all(reclaim.user_id)

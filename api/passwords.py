@@ -79,10 +79,15 @@ class Passwords:
             self._pending -= 1
 
 
-def refuse_common(password: str, *loc: str) -> None:
-    """Raise DocumentRefused, at `loc`, for one of the commonest passwords."""
-    if password.casefold() in _COMMON_PASSWORDS:
+def refuse_common(password: str, *loc: str, username: str, email: str) -> None:
+    """Raise DocumentRefused, at `loc`, for a password that is tried first: one of the commonest, one character over
+    and over, this service's name, or a name of the account itself (NIST SP 800-63B, 5.1.1.2)."""
+    folded = password.casefold()
+    if folded in _COMMON_PASSWORDS or len(set(folded)) == 1:
         raise DocumentRefused([Fault(loc, "this is one of the commonest passwords", "common_password")])
+    if folded in {name.casefold() for name in ("headwater", username, email, email.rpartition("@")[0])}:
+        msg = "a password must not be the name or the address of its account, nor the service's name"
+        raise DocumentRefused([Fault(loc, msg, "common_password")])
 
 
 @functools.lru_cache

@@ -44,9 +44,11 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Reclaim:
-    """The account that a token resets, and the hash that the new password's replaces (see `spend`)."""
+    """The account that a token resets, its names, and the hash that the new password's replaces (see `spend`)."""
 
     user_id: ObjectId
+    username: str
+    email: str
     password_hash: str
 
 
@@ -105,7 +107,7 @@ class PasswordResets:
             user = await self._database.latest(USERS).find_one({"_id": reset["_id"]})
         if user is None or principal_from(user) is None or _account(user) != reset.get("account"):
             raise ResetRefused
-        return Reclaim(reset["_id"], str(user["password_hash"]))
+        return Reclaim(reset["_id"], str(user.get("username")), str(user.get("email")), str(user["password_hash"]))
 
     async def forget(self, token: str) -> None:
         """Remove a token that was spent. It is void already; how many were asked for stays known."""

@@ -71,6 +71,16 @@ def test_strength_of_the_hash(alice: User, mongo: Mongo) -> None:
     assert PasswordHasher().verify(stored["password_hash"], PASSWORD)
 
 
+@pytest.mark.parametrize("password", ["zzzzzzzzz", "Zzzzzzzzz", "HeadWater", "{username}", "{email}", "{local}"])
+def test_registration_whose_password_is_guessed_first(anonymous: httpx.Client, password: str) -> None:
+    """One character over and over, the service, or the account's own names, in any case."""
+    body = registration()
+    given = password.format(**body, local=body["email"].partition("@")[0])
+    answer = anonymous.post("/auth/register", json=body | {"password": given})
+    assert places(answer) == [["body", "password"]]
+    assert answer.json()["errors"][0]["type"] == "common_password"
+
+
 @pytest.mark.parametrize(
     ("change", "place"),
     [

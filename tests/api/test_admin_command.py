@@ -72,6 +72,7 @@ def test_what_is_not_accepted(settings: dict[str, str], tmp_path: Path, server: 
     taken = server.register(names()[0]).username
     for arguments, expected in {
         (username, email, "Password123"): ["password: this is one of the commonest passwords"],
+        (username, email, username.upper()): ["password: a password must not be the name"],
         (username, email, ""): ["password: String should have at least 8 characters"],
         (taken.upper(), email, PASSWORD): ["there is another user with the same username"],
         (username, f"{taken}@EXAMPLE.org", PASSWORD): ["there is another user with the same email"],

@@ -175,6 +175,15 @@ def test_new_password_that_is_not_accepted(server: Server, change: dict[str, Any
     server.login(own["username"])
 
 
+def test_new_password_that_is_a_name_of_the_account(server: Server) -> None:
+    """Is refused in any case, for the username and the address."""
+    client, own = user_of(server)
+    for name in (own["username"].upper(), own["email"]):
+        answer = client.post("/users/me/password", json={"current_password": PASSWORD, "new_password": name})
+        assert places(answer) == [["body", "new_password"]]
+    server.login(own["username"])
+
+
 def test_wrong_current_password(server: Server) -> None:
     """403: the token is right, so it is not 401. Other sessions stay."""
     client, own = user_of(server)

@@ -134,6 +134,15 @@ def test_password_that_is_not_accepted(server: Server, mail: Path, password: Any
     assert reset(server, token).status_code == 204
 
 
+def test_password_that_is_a_name_of_the_account(server: Server, mail: Path) -> None:
+    """Is refused; the token is not used up."""
+    own = user_of(server)
+    token = asked(server, mail, own["email"])
+    for name in (own["username"].upper(), own["email"]):
+        assert places(reset(server, token, name)) == [["body", "new_password"]]
+    assert reset(server, token).status_code == 204
+
+
 def test_token_twice_at_the_same_moment(server: Server, mail: Path, anonymous: httpx.Client) -> None:
     """One sets its password."""
     own = user_of(server)
