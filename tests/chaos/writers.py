@@ -213,7 +213,8 @@ class Writers:
             change = {"is_active": False}
         else:
             change = {"roles": ["user", *(["moderator"] if self._chance.random() < 0.5 else [])]}
-        if self._chance.random() < 0.5:
+        # An admin's deactivation ends sessions for good, and these accounts have one each.
+        if change.get("is_active") is False or self._chance.random() < 0.5:
             done = await self._site.db["users"].update_one({"_id": ObjectId(account.id)}, {"$set": change})
             changed = bool(done.matched_count)
         else:
