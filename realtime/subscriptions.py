@@ -8,7 +8,18 @@ import enum
 import logging
 from typing import TYPE_CHECKING
 
-from documents import Change, DatabaseAway, DocumentsError, Entry, Position, Principal, QueryTooSlow, Reset, Sort
+from documents import (
+    Change,
+    DatabaseAway,
+    DocumentsError,
+    Entry,
+    InvalidInput,
+    Position,
+    Principal,
+    QueryTooSlow,
+    Reset,
+    Sort,
+)
 from documents import ResetReason as FeedReset
 from realtime import protocol
 from realtime.frames import Frame, message_frame, snapshot_frame
@@ -201,7 +212,7 @@ class Subscription:
             logger.warning("a snapshot of %s failed, trying again: %s", self.view.resource.name, error)
         else:
             logger.error("a snapshot of %s failed, trying again", self.view.resource.name, exc_info=error)
-            if not isinstance(error, DocumentsError):
+            if not isinstance(error, DocumentsError) or isinstance(error, InvalidInput):
                 self.connection.unsubscribe_soon(self, reason="internal_error")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RETRY_SECONDS):

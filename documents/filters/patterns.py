@@ -7,6 +7,13 @@ simple case variants, and the two engines agree because nothing is left for them
 
 from __future__ import annotations
 
+from documents.errors import FilterRefused
+
+#: The embedded database takes no longer pattern (MongoDB takes 32 KB). A letter becomes four characters of one.
+MAX_PATTERN = 1_000
+#: So that two texts, as `$contains` and `$startswith` of one field, still fit.
+MAX_TEXT = 480
+
 _SPECIAL = frozenset("\\^$.|?*+()[]{}")
 
 
@@ -21,12 +28,18 @@ def startswith_pattern(text: str) -> str:
 
 
 def all_patterns(patterns: list[str]) -> str:
-    """One regular expression for strings in which all of `patterns`, built by this module, are found."""
+    """One regular expression for strings in which all of `patterns`, built by this module, are found.
+
+    Raises FilterRefused when they are too long together.
+    """
     if len(patterns) == 1:
         return patterns[0]
-    return "^" + "".join(
+    together = "^" + "".join(
         f"(?={pattern[1:]})" if pattern.startswith("^") else f"(?=[\\s\\S]*{pattern})" for pattern in patterns
     )
+    if len(together) > MAX_PATTERN:
+        raise FilterRefused.at("filter", msg="the texts that are looked for in one field are too long", type="too_long")
+    return together
 
 
 def _any_case(character: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from bson import Decimal128, ObjectId
 
+from documents.filters import patterns
 from documents.shapes import NUMERIC, FieldType, Kind
 
 MAX_VALUES: Final = 100
@@ -88,9 +89,8 @@ def coerce_text(value: object) -> str:
         raise ValueRefused("an empty text is found in every string", "value_error")
     if "\0" in text:
         raise ValueRefused("the text must not hold U+0000", "value_error")
-    if len(text) > 1000:
-        # MongoDB refuses regular expressions beyond 32 KB, and a character becomes up to ten bytes of one.
-        raise ValueRefused("the text has more than 1000 characters", "value_error")
+    if len(patterns.contains_pattern(text)) > patterns.MAX_TEXT:
+        raise ValueRefused(f"the text is too long: {patterns.MAX_TEXT // 4} letters are allowed", "too_long")
     return text
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 
+import httpx
 import pytest
 
 from api.queries import RESERVED, parse_distinct_query, parse_export, parse_list, parse_live, query_items
@@ -98,3 +100,19 @@ def test_parameters_of_each_kind_of_list(registry: Registry) -> None:
         "distinct": pages | {"sort", "fields", "expand", "since", "snapshot"},
     }
     assert parse_export(resource, ANONYMOUS, []).query.sort == BY_ID
+
+
+@pytest.mark.parametrize("query", ["search={0}", "title[contains]={0}", "title[startswith]={0}", "search={0}%20{0}"])
+def test_long_text(anonymous: httpx.Client, query: str) -> None:
+    """What is allowed can be looked for; what is too long for a pattern of the database is refused."""
+    assert anonymous.get(f"/posts?{query.format('Ab' * 60)}").status_code == 200
+    answer = anonymous.get(f"/posts?{query.format('a' * 121)}")
+    assert (answer.status_code, answer.json()["errors"][0]["type"]) == (422, "too_long")
+
+
+def test_long_texts_in_one_value(anonymous: httpx.Client) -> None:
+    """Texts that are too long together are refused as well."""
+    several = [{"$contains": letter * 120} for letter in "abc"]
+    wanted = {"tags": {"$elemMatch": {"$and": several}}}
+    answer = anonymous.get("/posts", params={"filter": json.dumps(wanted)})
+    assert answer.status_code == 422, answer.text
