@@ -129,14 +129,17 @@ def test_many_right_sign_ins_at_once(strict: Server, name: str) -> None:
 
 
 def test_guessing_at_ones_own_password(strict: Server, name: str) -> None:
-    """Counts for the session; another session of the same account can still change it."""
+    """Counts for the session, wherever it is asked for; another session of the same account can still change it."""
     first, second = (
         strict.client(sign_in(strict, name, address="203.0.113.12").json()["access_token"]) for _ in range(2)
     )
     wrong = {"current_password": WRONG, "new_password": "heron-ford-43"}
-    for _ in range(3):
-        problem(first.post("/users/me/password", json=wrong), 403, "forbidden")
+    moved = {"email": f"{uuid.uuid4().hex}@example.org"}
+    for _ in range(2):
+        problem(first.patch("/users/me", json=moved | {"current_password": WRONG}), 403, "forbidden")
+    problem(first.post("/users/me/password", json=wrong), 403, "forbidden")
     right = wrong | {"current_password": PASSWORD}
+    problem(first.patch("/users/me", json=moved | {"current_password": PASSWORD}), 429, "too_many_requests")
     problem(first.post("/users/me/password", json=right), 429, "too_many_requests")
     assert second.post("/users/me/password", json=right).status_code == 204
 
