@@ -175,6 +175,10 @@ class _Routes:
 
 
 def _selection(request: Request, services: Services) -> Selection:
+    for name in ("If-Match", "If-None-Match"):
+        if name in request.headers:
+            raise InvalidInput.at("header", name, msg="a condition is about one document", type="unexpected")
+
     async def found(count: int) -> None:
         await charge(request, count)
 

@@ -29,6 +29,7 @@ from documents import (
     KeyHeld,
     LastAdmin,
     NotFound,
+    OutOfTime,
     RefreshRefused,
     ResetRefused,
     Stale,
@@ -61,6 +62,8 @@ CODES: dict[int, str] = {
     503: "unavailable",
 }
 RETRY_AFTER_SECONDS = 2
+#: How many faults an answer names, and how much of a name that a client has made up.
+MAX_ERRORS, MAX_NAME = 100, 200
 #: As RFC 9110 has them. Python's own phrases for these differ from version to version.
 _TITLES = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
 
@@ -118,8 +121,15 @@ def problem_content(problem: Problem, *, path: str, request_id: str) -> dict[str
         "request_id": request_id,
     }
     if problem.errors:
-        content["errors"] = [{"loc": list(f.loc), "msg": f.msg, "type": f.type} for f in problem.errors]
+        content["errors"] = [
+            {"loc": [_short(part) for part in f.loc], "msg": f.msg, "type": f.type} for f in problem.errors[:MAX_ERRORS]
+        ]
     return content
+
+
+def _short(part: str | int) -> str | int:
+    # A name in a client's document may be as long as the document.
+    return part if isinstance(part, int) or len(part) <= MAX_NAME else part[:MAX_NAME] + "…"
 
 
 def problem_response(problem: Problem, *, path: str, request_id: str) -> Response:
@@ -177,10 +187,13 @@ def problem_of(error: Exception) -> Problem:
             detail = f"{str(error)[:1].upper()}{str(error)[1:]}."
             if error.left is None:
                 return Problem(409, detail, code="interrupted")
-            headers = {"Retry-After": str(math.ceil(error.left.total_seconds()))}
+            # Most requests are done in a moment; `left` is how long a dead one stands in the way.
+            headers = {"Retry-After": str(min(RETRY_AFTER_SECONDS, math.ceil(error.left.total_seconds())))}
             return Problem(409, detail, code="in_progress", headers=headers)
         case Contended():
             return _away("The document is being changed by many writers at once; try again.")
+        case OutOfTime():
+            return _away(f"{str(error)[:1].upper()}{str(error)[1:]}; send it again.")
         case DatabaseAway():
             return _away("The database does not answer at the moment; try again.")
         case Busy():

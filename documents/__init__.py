@@ -16,7 +16,7 @@ from documents.actions import Action, ActionForm, Notice, Performed
 from documents.aggregates import MAX_VALUES, Aggregates, DistinctField, Rows, parse_distinct
 from documents.api_keys import ApiKeys
 from documents.audit import Audit, AuditEvent
-from documents.bulk import Bulk, Operation, OperationFailed, Outcome, Verb
+from documents.bulk import Bulk, Operation, OperationFailed, Outcome, OutOfTime, Verb
 from documents.changes import Beat, Change, ChangeKind, Checkpoint, Entry, Reset, ResetReason
 from documents.checkpoints import Checkpoints
 from documents.contents import Contents
@@ -187,6 +187,7 @@ __all__ = [
     "Notice",
     "Operation",
     "OperationFailed",
+    "OutOfTime",
     "Outcome",
     "Page",
     "Parameter",

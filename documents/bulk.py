@@ -61,7 +61,7 @@ class OutOfTime(DatabaseAway):
     """The request has taken so long that this part of it was not tried."""
 
     def __init__(self) -> None:
-        super().__init__("the request has taken too long; this part of it was not tried")
+        super().__init__(f"this was not tried, because the request had taken {TIME_LIMIT.seconds} seconds")
 
 
 class Deadline:

@@ -124,8 +124,13 @@ class Database(Protocol):
     async def insert_together(self, name: str, documents: Sequence[Stored], session: Session) -> None:
         """Insert all of the documents, or none; raises Duplicate."""
 
-    async def replace_if_unchanged(self, name: str, read: Stored, new: Stored, session: Session) -> bool:
-        """Replace the document if it still is exactly `read`. False when it is not."""
+    async def replace_if_unchanged(
+        self, name: str, read: Stored, new: Stored, session: Session, *, unvalidated: bool = False
+    ) -> bool:
+        """Replace the document if it still is exactly `read`. False when it is not.
+
+        `unvalidated` lets the collection's validator pass over it.
+        """
 
     async def delete_if_unchanged(self, name: str, read: Stored, session: Session) -> bool:
         """Delete the document if it still is exactly `read`. False when it is not."""
@@ -234,8 +239,12 @@ class MongoDatabase:
     def _unchanged(self, read: Stored) -> dict[str, Any]:
         return unchanged(read, nan_is_itself=self._nan_is_itself)
 
-    async def replace_if_unchanged(self, name: str, read: Stored, new: Stored, session: Session) -> bool:
-        result = await self.latest(name).replace_one(self._unchanged(read), new, session=session)
+    async def replace_if_unchanged(
+        self, name: str, read: Stored, new: Stored, session: Session, *, unvalidated: bool = False
+    ) -> bool:
+        result = await self.latest(name).replace_one(
+            self._unchanged(read), new, session=session, bypass_document_validation=unvalidated
+        )
         return result.matched_count == 1
 
     async def delete_if_unchanged(self, name: str, read: Stored, session: Session) -> bool:

@@ -89,19 +89,21 @@ class Derivations:
             filled = filled | {derivation.field: derivation.default if reference is None else derivation.of(source)}
         return filled
 
-    async def replace_if_unchanged(self, name: str, read: Stored, new: Stored, session: Session) -> bool:
+    async def replace_if_unchanged(
+        self, name: str, read: Stored, new: Stored, session: Session, *, unvalidated: bool = False
+    ) -> bool:
         """As `Database.replace_if_unchanged`, and carry what others copy from the document.
 
         False also when another transaction was in the way: nothing was written, and trying again may succeed.
         """
         changed = [d for d in self.carried.get(name, ()) if d.of(read) != d.of(new)]
         if not changed:
-            return await self._database.replace_if_unchanged(name, read, new, session)
+            return await self._database.replace_if_unchanged(name, read, new, session, unvalidated=unvalidated)
         if session is None or _in_transaction(session):
-            return await self._replace_and_carry(changed, name, read, new, session)
+            return await self._replace_and_carry(changed, name, read, new, session, unvalidated)
         session.start_transaction(read_concern=ReadConcern("snapshot"), write_concern=MAJORITY)
         try:
-            if not await self._replace_and_carry(changed, name, read, new, session):
+            if not await self._replace_and_carry(changed, name, read, new, session, unvalidated):
                 return False
             await _commit(session)
             return True
@@ -114,9 +116,15 @@ class Derivations:
                 await session.abort_transaction()
 
     async def _replace_and_carry(
-        self, changed: list[Derivation], name: str, read: Stored, new: Stored, session: Session
+        self,
+        changed: list[Derivation],
+        name: str,
+        read: Stored,
+        new: Stored,
+        session: Session,
+        unvalidated: bool,
     ) -> bool:
-        if not await self._database.replace_if_unchanged(name, read, new, session):
+        if not await self._database.replace_if_unchanged(name, read, new, session, unvalidated=unvalidated):
             return False
         for derivation in changed:
             query = {derivation.marker.reference: read["_id"]}

@@ -26,6 +26,8 @@ from documents.sorting import order_key
 
 #: Integers beyond this are not the same number in every JSON reader (RFC 8259, section 6).
 MAX_INTEGER = 2**53 - 1
+#: What is wrong with so many fields is wrong altogether.
+MAX_FAULTS = 100
 #: BSON allows 100 levels; a person's document needs far fewer, and each level costs stack on the way.
 MAX_DEPTH = 40
 
@@ -53,6 +55,8 @@ def refuse_unknown(body: Any, writable: Fields, known: Fields, *, loc: Loc = ("b
                 faults.append(Fault((*loc, key), "the server sets this field", "read_only"))
             else:
                 faults.append(Fault((*loc, key), "there is no such field", "extra_forbidden"))
+            if len(faults) >= MAX_FAULTS:
+                break
             continue
         faults.extend(faults_of(value, writable[key].type, (*loc, key), 1))
     if faults:

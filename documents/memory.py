@@ -80,6 +80,8 @@ class MemoryDatabase:
         read: Stored,
         new: Stored,
         session: Session,  # noqa: ARG002 - no sessions here
+        *,
+        unvalidated: bool = False,  # noqa: ARG002 - nor validators
     ) -> bool:
         async with self._writing:
             if await self._raw[name].find_one({"_id": read["_id"]}) != read:

@@ -336,24 +336,30 @@ class Store:
     ) -> Stored | None:
         """Write `new` if the stored document still is `read`; returns what was written, None when it is not.
 
-        Fields that the class does not declare are kept, because a newer version of the class may have written them,
-        as long as the collection's validator lets them stay.
+        Fields that the class does not declare are kept: another version of the class may have written them, or a
+        program that knows nothing of classes. Where the collection's validator refuses nothing but those, which are
+        stored already, it is passed over.
         """
         undeclared = {name: value for name, value in read.items() if name not in resource.fields}
-        stripped = within is not None and (resource.name, read["_id"]) in within.stripped
-        candidates = [new | undeclared, new] if undeclared and not stripped else [new]
-        for candidate in candidates:
-            try:
-                with refusing(resource):
-                    written = await self.derivations.replace_if_unchanged(resource.name, read, candidate, session)
-                return candidate if written else None
-            except DocumentRefused:
-                if candidate is candidates[-1]:
-                    raise
-                if within is not None:  # the refusal has ended it
-                    within.stripped.add((resource.name, read["_id"]))
-                    raise Conflicted from None
-        return None
+        candidate, key = new | undeclared, (resource.name, read["_id"])
+        unvalidated = within is not None and key in within.unvalidated
+        try:
+            with refusing(resource):
+                written = await self.derivations.replace_if_unchanged(
+                    resource.name, read, candidate, session, unvalidated=unvalidated
+                )
+            return candidate if written else None
+        except DocumentRefused as refused:
+            if unvalidated or not all(fault.loc[1:2] and fault.loc[1] in undeclared for fault in refused.faults):
+                raise
+        if within is not None:  # the refusal has ended it
+            within.unvalidated.add(key)
+            raise Conflicted
+        with refusing(resource):
+            written = await self.derivations.replace_if_unchanged(
+                resource.name, read, candidate, session, unvalidated=True
+            )
+        return candidate if written else None
 
     @contextlib.asynccontextmanager
     async def _session(self, within: Transaction | None) -> AsyncIterator[Session]:

@@ -31,10 +31,10 @@ class Conflicted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """One attempt. `stripped` are documents whose undeclared fields the validator has refused in an earlier one."""
+    """One attempt. `unvalidated` are documents whose undeclared fields the validator has refused in an earlier one."""
 
     session: Session
-    stripped: set[Any] = field(default_factory=set)
+    unvalidated: set[Any] = field(default_factory=set)
 
     async def pause(self) -> None:
         """A single write of a transaction cannot be made again by itself. Raises Conflicted."""
@@ -50,7 +50,7 @@ async def transact(database: Database, work: Callable[[Transaction], Awaitable[_
     """
     if database.in_memory:
         raise InvalidInput.at("body", "atomic", msg="a database in memory has no transactions", type="unsupported")
-    attempts, stripped = Attempts(), set[Any]()
+    attempts, unvalidated = Attempts(), set[Any]()
     while True:
         try:
             # Leaving the session's block ends a transaction that is still open.
@@ -61,7 +61,7 @@ async def transact(database: Database, work: Callable[[Transaction], Awaitable[_
                     write_concern=MAJORITY,
                     max_commit_time_ms=_COMMIT_TIME_LIMIT_MS,
                 )
-                result = await work(Transaction(session, stripped))
+                result = await work(Transaction(session, unvalidated))
                 await _commit(session, attempts)
                 return result, database.position(session)
         except Conflicted:

@@ -147,6 +147,14 @@ def test_body_that_is_not_accepted(alice: User, body: bytes, status: int, code: 
         assert place in places(answer, status, code), (method, answer.text)
 
 
+def test_many_faults_and_long_names(alice: User) -> None:
+    """An answer names a hundred faults, and of a name its beginning, however large the request is."""
+    many = alice.client.post("/posts", json={f"field {n}": 1 for n in range(3_000)})
+    assert len(many.json()["errors"]) == 100
+    long = alice.client.post("/posts", json={"title": "a", "x" * 50_000: 1})
+    assert (long.status_code, len(long.content) < 1_000) == (422, True)
+
+
 @pytest.mark.parametrize("id", ["1", "z" * 24, "%00", SOME_ID + "0", "a%2Fb", "%C3%A9", "%F0%9F%90%9F"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
 def test_malformed_id(alice: User, method: str, id: str) -> None:

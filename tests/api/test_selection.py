@@ -56,6 +56,16 @@ def test_without_a_filter(alice: User, mongo: Mongo, query: dict[str, str], plac
     assert mongo["posts"].count_documents({"tags": "found"}) == 0
 
 
+def test_with_a_condition(alice: User, post: dict[str, Any]) -> None:
+    """A condition on one document is refused, and not ignored."""
+    for method in ("PATCH", "DELETE"):
+        answer = alice.client.request(
+            method, f"/posts?slug={post['slug']}", json={"body": "x"}, headers={"If-Match": '"a"'}
+        )
+        assert places(answer) == [["header", "If-Match"]]
+    assert alice.client.get(f"/posts/{post['id']}").json() == post
+
+
 def test_who_may_not(anonymous: httpx.Client, bob: User, post: dict[str, Any], draft: dict[str, Any]) -> None:
     """Anonymous callers are asked to sign in; other people's documents are neither counted nor touched."""
     query = {"title": post["title"]}

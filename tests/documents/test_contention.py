@@ -53,9 +53,11 @@ class Interrupted(MongoDatabase):
             self.left -= 1
             await self.interrupt()
 
-    async def replace_if_unchanged(self, name: str, read: Stored, new: Stored, session: Session) -> bool:
+    async def replace_if_unchanged(
+        self, name: str, read: Stored, new: Stored, session: Session, *, unvalidated: bool = False
+    ) -> bool:
         await self._interrupted()
-        return await super().replace_if_unchanged(name, read, new, session)
+        return await super().replace_if_unchanged(name, read, new, session, unvalidated=unvalidated)
 
     async def delete_if_unchanged(self, name: str, read: Stored, session: Session) -> bool:
         await self._interrupted()
