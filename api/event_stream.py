@@ -14,8 +14,8 @@ from api.negotiation import EVENTS, LIST_TYPES, negotiate
 from api.queries import LiveRequest, parse_live, query_items
 from api.services import Caller, Services
 from documents import InvalidInput, Position, ResourceClass
-from realtime import Connection, Refused, SubscribeRequest, ViewQuery
-from realtime.protocol import CloseCode
+from realtime import Connection, Refused, SubscribeRequest, ViewQuery, message_frame, protocol
+from realtime.protocol import CloseCode, ErrorCode
 
 #: How long the last frames may take to leave when the server closes the stream.
 FLUSH_SECONDS = 2.0
@@ -103,8 +103,8 @@ class EventStream(Response):
                 writing.cancel()
                 leaving.cancel()
                 await asyncio.gather(writing, leaving, return_exceptions=True)
-            if connection.closing.done():
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            if not leaving.done() or connection.closing.done():
+                await send({"type": "http.response.body", "body": _last_words(connection), "more_body": False})
         except Refused as refused:  # pragma: no cover - a new connection has no other subscription to collide with
             raise InvalidInput.at("query", msg=str(refused), type=refused.code) from None
         finally:
@@ -133,11 +133,29 @@ class EventStream(Response):
 
 
 async def _write(connection: Connection, send: Send) -> None:
+    """Send frames; returns after the end of the subscription, behind which there would be silence."""
     while True:
         frames = await connection.outbox.take()
         text = "".join(frame.server_sent_event for frame in frames if frame.event_name not in _NOT_SENT)
         await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
         connection.outbox.sent(sum(frame.size for frame in frames))
+        if any(frame.event_name == "unsubscribed" for frame in frames):
+            return
+
+
+def _last_words(connection: Connection) -> bytes:
+    """Why the stream ends, where a WebSocket would be closed with a code."""
+    if not connection.closing.done():
+        return b""
+    match connection.closing.result():
+        case CloseCode.TOKEN_EXPIRED:
+            error = protocol.Error(code=ErrorCode.TOKEN_EXPIRED, message="the token or key has expired")
+        case CloseCode.FORBIDDEN:
+            text = "the session has ended, the key was deleted, or the account was deactivated"
+            error = protocol.Error(code=ErrorCode.FORBIDDEN, message=text)
+        case _:
+            return b""
+    return message_frame(error).server_sent_event.encode()
 
 
 async def client_gone(receive: Receive) -> None:

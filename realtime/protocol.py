@@ -54,6 +54,8 @@ class ErrorCode(enum.StrEnum):
     TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions"
     BAD_POSITION = "bad_position"
     TOO_MANY_PINGS = "too_many_pings"
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - what is said of one, and none itself
+    FORBIDDEN = "forbidden"
 
 
 class Op(enum.StrEnum):

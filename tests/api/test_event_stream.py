@@ -182,6 +182,8 @@ def test_end_of_the_token(server: Server, alice: User) -> None:
     """The stream ends with it."""
     with streaming(server.client(short_lived(alice, 2)), "/posts?title=none&snapshot=false") as stream:
         assert stream.event().name == "ready"
+        last = stream.event()
+        assert (last.name, last.data["code"]) == ("problem", "token_expired")
         with pytest.raises(StopIteration):
             stream.event()
 
@@ -194,6 +196,8 @@ def test_end_of_the_session(server: Server, mongo: Mongo) -> None:
         assert stream.event().name == "ready"
         session = jwt.decode(token, options={"verify_signature": False})["sid"]
         mongo["sessions"].delete_one({"_id": ObjectId(session)})
+        last = stream.event()
+        assert (last.name, last.data["code"]) == ("problem", "forbidden")
         with pytest.raises(StopIteration):
             stream.event()
     problem(client.get("/posts", headers=EVENTS), 401, "unauthorized")
