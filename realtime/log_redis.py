@@ -240,7 +240,16 @@ def away() -> Iterator[None]:
     try:
         yield
     except (TimeoutError, RedisError, OSError) as error:
+        _heed_cancellation()
         raise LogAway(f"{type(error).__name__}: {error}") from None
+    _heed_cancellation()
+
+
+def _heed_cancellation() -> None:
+    """Raise a cancellation that redis-py has taken for the end of a time limit of its own: else it is lost for good."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,9 @@ class TagRow(BaseModel):
 
     tag: str
     posts: int
-    newest: Annotated[dt.datetime, Field(description="When the newest of them was created.")]
+    newest: Annotated[
+        dt.datetime | None, Field(description="When the newest of them was created; null where none says.")
+    ]
 
 
 _tags_report = Report(
