@@ -15,6 +15,8 @@ from tests.api.servers import Server
 pytestmark = pytest.mark.fuzz
 
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))
+#: The same requests for everybody who runs the suite; others each time in `make fuzz`.
+_SEED = () if "FUZZ_SECONDS" in os.environ else ("--seed", "1")
 # All checks are on, as they are by default (named on the command line, none could be off for one operation).
 # Without `auto-signup = false` it would register a user and sign in, and then nothing would be anonymous.
 # To the statuses that valid data may get by default are added: 412 for a tag that is not the document's, and 422 for
@@ -50,7 +52,7 @@ def schemathesis(server: Server, directory: Path, seconds: int, *arguments: str)
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),
             *("--max-time", str(seconds), "--no-color", "--continue-on-failure"),
             *("--generation-database", "none", "--warnings", "off", "--request-timeout", "20"),
-            *("--suppress-health-check", "all", *arguments),
+            *("--suppress-health-check", "all", *_SEED, *arguments),
         ],
         cwd=directory,
         env={name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
