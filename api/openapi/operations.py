@@ -196,7 +196,7 @@ class Operations:
         answers = {
             200: self._one("The document."),
             304: {"description": "The caller has the document already.", "headers": {"ETag": ETAG}},
-            **error_answers(401, 404, 406, 422, 503),
+            **error_answers(401, 404, 405, 406, 422, 503),
         }
         return self._operation(
             "get",
@@ -211,7 +211,7 @@ class Operations:
         answers = {
             200: self._one("The document as it is now."),
             201: self._created(),
-            **self._changing_errors(400, 401, 403, 404, 406, 409, 412, 413, 415, 422, 503),
+            **self._changing_errors(400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 503),
         }
         put_header = header_parameter("If-None-Match", "`*` creates the document under the given id.")
         return self._operation(
@@ -227,7 +227,7 @@ class Operations:
         """`PATCH /{name}/{id}`."""
         answers = {
             200: self._one("The document as it is now."),
-            **self._changing_errors(400, 401, 403, 404, 406, 409, 412, 413, 415, 422, 503),
+            **self._changing_errors(400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 503),
         }
         return self._operation(
             "patch",
@@ -291,7 +291,7 @@ class Operations:
         """`DELETE /{name}/{id}`."""
         answers = {
             204: {"description": "The document is deleted.", "headers": {"X-Position": POSITION}},
-            **self._changing_errors(401, 403, 404, 412, 422, 503),
+            **self._changing_errors(401, 403, 404, 405, 412, 422, 503),
         }
         return self._operation(
             "delete",

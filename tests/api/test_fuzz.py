@@ -19,16 +19,16 @@ SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))
 _SEED = () if "FUZZ_SECONDS" in os.environ else ("--seed", "1")
 # All checks are on, as they are by default (named on the command line, none could be off for one operation).
 # Without `auto-signup = false` it would register a user and sign in, and then nothing would be anonymous.
-# To the statuses that valid data may get by default are added: 412 for a tag that is not the document's, and 422 for
-# what no JSON Schema can say, such as the text of a filter, a common password, or a key that was used before; to those
-# that other data may get: 413, because a body is refused for its size before it is read. An import refuses bad data
-# line by line, in an answer whose status is 200.
+# To the statuses that valid data may get by default are added: 405 for an id that is none, 412 for a foreign tag, and
+# 422 for what no JSON Schema can say, such as the text of a filter, a common password, or a key that was used before;
+# to those that other data may get: 413, because a body is refused for its size before it is read. An import refuses
+# bad data line by line, in an answer whose status is 200.
 CONFIG = """
 hooks = "hooks.py"
 [auth]
 auto-signup = false
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 412, 422, 429, "5xx"]
+expected-statuses = ["2xx", "3xx", 401, 403, 404, 405, 409, 412, 422, 429, "5xx"]
 [checks.negative_data_rejection]
 expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429, "5xx"]
 [[operations]]

@@ -295,7 +295,8 @@ class EventStreamClient(Client):
         frame = json.loads(data)
         if name == "goaway":
             self._goes_away(frame)
-        elif name in ("problem", "unsubscribed"):
+        elif name == "unsubscribed" or (name == "problem" and '"code":"forbidden"' not in data):
+            # Users are deactivated on purpose, and their streams say so before they end.
             watched.violate(f"unexpected: {data}")
         else:
             self._backoff = BACKOFF_MIN
