@@ -285,6 +285,7 @@ async def test_two_hundred_clients_while_others_write(server: Server, author: Us
     """All end with exactly the collection's content, whenever they subscribed."""
     posts.insert_many([post(n) for n in range(300)])
     writers = Writers(server, author, posts)
+    began = time.monotonic()
     async with contextlib.AsyncExitStack() as stack:
         writing = asyncio.create_task(writers.run())
         sockets = []
@@ -304,6 +305,7 @@ async def test_two_hundred_clients_while_others_write(server: Server, author: Us
             await asyncio.sleep(0.05)
         writers.stop()
         await writing
+        seconds = time.monotonic() - began
         position = position_now(server)
         await asyncio.gather(*(socket.synced(position) for socket in sockets))
         expected = {str(d["_id"]): (d["title"], d["status"], d["body"]) for d in posts.find({"status": "published"})}
@@ -312,6 +314,7 @@ async def test_two_hundred_clients_while_others_write(server: Server, author: Us
             held = {id: (d["title"], d["status"], d["body"]) for id, d in socket.documents.items()}
             assert held == expected
             assert [frame for frame in socket.frames if frame["type"] in ("reset", "error")] == []
+    assert writers.writes / seconds > 25, "too few writes to prove anything"
 
 
 async def test_slow_client(server: Server, posts: Any) -> None:
