@@ -9,18 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import json
 import logging
-import sys
 from collections.abc import AsyncIterator, Coroutine
-from typing import Annotated
 
 import typer
 
 from api import (
-    IN_MEMORY,
     STARTUP_ERRORS,
-    AdminRefused,
     Application,
     Background,
     Counters,
@@ -31,19 +26,16 @@ from api import (
     Passwords,
     Services,
     Settings,
-    SettingsRefused,
     SmtpMailer,
     Tokens,
-    create_admin,
     first_admin,
-    load_settings,
     load_token_keys,
-    openapi_document,
     parse_limits,
     secret_key,
     serve_application,
     server_secret,
 )
+from api.commands import admin, demo, openapi, refuse, say, settings_or_exit
 from documents import (
     Accounts,
     Aggregates,
@@ -56,11 +48,6 @@ from documents import (
     Credentials,
     CursorCodec,
     Database,
-    DatabaseAway,
-    DatabaseRefused,
-    DeclarationError,
-    Demo,
-    DocumentsError,
     EmbeddedDatabase,
     EntryCodec,
     Expansions,
@@ -106,10 +93,6 @@ logger = logging.getLogger("headwater")
 MAX_REPLAY = dt.timedelta(minutes=15)
 
 
-def _say(text: str) -> None:
-    typer.echo(text)
-
-
 @contextlib.asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Services]:
     """Start everything that the application needs, in order; stop it in the reverse order.
@@ -145,7 +128,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         positions = PositionCodec(secret, database.id)
         passwords = Passwords()
         stack.callback(passwords.close)
-        await first_admin(settings, accounts, passwords, audit, _say)
+        await first_admin(settings, accounts, passwords, audit, say)
         counters = Counters(settings.redis_url.get_secret_value() if settings.redis_url else None, database.id)
         stack.push_async_callback(counters.close)
 
@@ -295,26 +278,12 @@ async def shared_by_workers(settings: Settings) -> AsyncIterator[dict[str, str]]
             await bind_classes(database, registry)
             await install(database, registry, settings.schema_action)
             with contextlib.closing(Passwords()) as passwords:
-                await first_admin(settings, Accounts(database, registry), passwords, Audit(database), _say)
+                await first_admin(settings, Accounts(database, registry), passwords, Audit(database), say)
         yield variables
 
 
-def _refuse(error: Exception) -> typer.Exit:
-    """Say what keeps the command from running, a line for each fault."""
-    for line in str(error).splitlines():
-        typer.echo(f"headwater: {line}", err=True)
-    return typer.Exit(1)
-
-
-app = Application(running, _refuse)
+app = Application(running, refuse)
 cli = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False)
-
-
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except SettingsRefused as error:
-        raise _refuse(error) from None
 
 
 @cli.callback(invoke_without_command=True)
@@ -327,108 +296,17 @@ def _default(context: typer.Context) -> None:
 @cli.command()
 def serve() -> None:
     """Serve the API."""
-    settings = _settings()
+    settings = settings_or_exit()
     try:
-        started = serve_application(app, settings, _say, shared_by_workers)
+        started = serve_application(app, settings, say, shared_by_workers)
     except (ListenRefused, *STARTUP_ERRORS) as error:
-        raise _refuse(error) from None
+        raise refuse(error) from None
     raise typer.Exit(0 if started else 1)
 
 
-@cli.command()
-def openapi() -> None:
-    """Print the OpenAPI document of the registered classes as JSON."""
-    settings = _settings()
-    try:
-        document = openapi_document(settings, Registry.load(settings.documents))
-    except DeclarationError as error:
-        raise _refuse(error) from None
-    _say(json.dumps(document, indent=2))
-
-
-@cli.command()
-def demo(
-    rate: Annotated[float, typer.Option(min=0.1, max=1_000, help="Changes per second.")] = 5.0,
-    seconds: Annotated[float, typer.Option(min=0, help="Stop after this time; 0: run until Ctrl-C.")] = 0,
-    posts: Annotated[int, typer.Option(min=1, max=10_000, help="How many posts to fill in and to stay near.")] = 60,
-    seed: Annotated[int | None, typer.Option(help="Make the same texts and choices each time.")] = None,
-) -> None:
-    """Fill posts and comments with plausible data, and keep changing them."""
-    settings = _settings()
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_demo(settings, rate, seconds, posts, seed))
-    except DocumentsError as error:
-        raise _refuse(error) from None
-
-
-async def _demo(settings: Settings, rate: float, seconds: float, posts: int, seed: int | None) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        database = await _server_database(settings)
-        stack.push_async_callback(database.close)
-        registry = Registry.load(settings.documents)
-        await bind_classes(database, registry)
-        await install(database, registry, settings.schema_action)
-        demonstration = Demo(database, registry, posts=posts, seed=seed)
-        # Ctrl-C cancels this task: the way to end the demo, and no fault.
-        with contextlib.suppress(asyncio.CancelledError):
-            filled, commented = await demonstration.fill()
-            _say(f"Filled in {filled} posts and {commented} comments. Changing {rate:g} a second; end with Ctrl-C.")
-            await demonstration.run(rate, seconds=seconds, tell=_say)
-        _say(demonstration.summary())
-
-
-admin = typer.Typer(no_args_is_help=True, help="Admins of a server.")
+cli.command()(openapi)
+cli.command()(demo)
 cli.add_typer(admin, name="admin")
-
-
-@admin.command("create")
-def create(
-    email: Annotated[str, typer.Option(help="Where mail is sent.")],
-    username: Annotated[str, typer.Option(help="Shown to other users.")],
-    password_stdin: Annotated[
-        bool, typer.Option("--password-stdin", help="Read the password from the first line of standard input.")
-    ] = False,
-) -> None:
-    """Create an admin. Asks for the password, twice."""
-    settings = _settings()
-    if password_stdin:
-        # Not an argument, which every user of the machine could read.
-        password = sys.stdin.readline().rstrip("\r\n")
-    else:
-        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
-    try:
-        asyncio.run(_create_admin(settings, username, email, password))
-    except (AdminRefused, DocumentsError) as error:
-        raise _refuse(error) from None
-    _say(f"{username} is an admin.")
-
-
-async def _create_admin(settings: Settings, username: str, email: str, password: str) -> None:
-    registry = Registry.load(settings.documents)
-    async with contextlib.AsyncExitStack() as stack:
-        database = await _server_database(settings)
-        stack.push_async_callback(database.close)
-        await bind_classes(database, registry)
-        # The unique indexes are what refuses a name that is taken, also before the first start of a server.
-        await install(database, registry, settings.schema_action)
-        await create_admin(database, registry, settings, username, email, password)
-
-
-async def _server_database(settings: Settings) -> Database:
-    """The database of a server that runs already. Raises DatabaseAway and DatabaseRefused."""
-    url = settings.mongodb_url.get_secret_value()
-    if url == IN_MEMORY:
-        raise DatabaseRefused("HEADWATER_MONGODB_URL: other programs cannot reach a database in the server's memory")
-    if not settings.embedded:
-        return await open_database(url, settings.database)
-    try:
-        # Only its address: the server is the one that starts it.
-        url = EmbeddedDatabase(settings.data_dir, settings.embedded_port).url
-        return await open_database(url, settings.database)
-    except DatabaseAway:
-        message = f"start the server first: make run (no database answers on port {settings.embedded_port})"
-        raise DatabaseAway(message) from None
 
 
 if __name__ == "__main__":

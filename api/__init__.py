@@ -1,7 +1,7 @@
 """The HTTP and WebSocket edges. See README.md."""
 
-from api.administration import AdminRefused, create_admin, first_admin
-from api.app import create_app, openapi_document
+from api.administration import first_admin
+from api.app import create_app
 from api.background import Background
 from api.callers import CallerOf
 from api.counters import Counters, parse_limits
@@ -14,15 +14,13 @@ from api.server_secret import server_secret
 from api.services import Services, ServicesOf
 from api.serving import STARTUP_ERRORS, Application, ListenRefused
 from api.serving import serve as serve_application
-from api.settings import IN_MEMORY, Settings, SettingsRefused, load_settings
+from api.settings import Settings, SettingsRefused, load_settings
 from api.throttle import LoginThrottle
 from api.token_keys import TokenKey, load_token_keys, secret_key
 from api.tokens import Tokens
 
 __all__ = [
-    "IN_MEMORY",
     "STARTUP_ERRORS",
-    "AdminRefused",
     "Application",
     "Background",
     "CallerOf",
@@ -40,12 +38,10 @@ __all__ = [
     "TokenKey",
     "Tokens",
     "answer_with",
-    "create_admin",
     "create_app",
     "first_admin",
     "load_settings",
     "load_token_keys",
-    "openapi_document",
     "parse_limits",
     "secret_key",
     "serve_application",

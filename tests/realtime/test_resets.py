@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
@@ -272,8 +273,10 @@ async def test_connection_ended_at_every_await_point(worker: Worker) -> None:
 
 async def test_slow_client_delays_nobody(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """The slow one's view is dropped, and reset when it reads again; the other has every event meanwhile."""
-    monkeypatch.setattr(worker.manager, "_outbox_max_bytes", 8_000)
-    async with connected(worker) as slow, connected(worker) as fast:
+    # The narrow outbox is the slow one's alone: a burst of twenty changes at once would fill the fast one's too.
+    async with connected(worker) as fast, contextlib.AsyncExitStack() as stack:
+        monkeypatch.setattr(worker.manager, "_outbox_max_bytes", 8_000)
+        slow = await stack.enter_async_context(connected(worker))
         for client in (slow, fast):
             client.subscribe(worker.query(PUBLISHED))
             await client.received("ready")

@@ -1,0 +1,8 @@
+"""The commands of `python main.py`, one module for each group. See README.md."""
+
+from api.commands.admin import admin
+from api.commands.console import refuse, say, settings_or_exit
+from api.commands.demo import demo
+from api.commands.descriptions import openapi
+
+__all__ = ["admin", "demo", "openapi", "refuse", "say", "settings_or_exit"]
