@@ -35,7 +35,7 @@ from api import (
     serve_application,
     server_secret,
 )
-from api.commands import admin, demo, openapi, refuse, say, settings_or_exit
+from api.commands import admin, asyncapi, demo, openapi, refuse, say, settings_or_exit
 from documents import (
     Accounts,
     Aggregates,
@@ -305,6 +305,7 @@ def serve() -> None:
 
 
 cli.command()(openapi)
+cli.command()(asyncapi)
 cli.command()(demo)
 cli.add_typer(admin, name="admin")
 

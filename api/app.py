@@ -24,6 +24,7 @@ from api import (
     websocket,
 )
 from api.action_routes import action_router
+from api.asyncapi import asyncapi_document
 from api.compression import Compression
 from api.hosts import TLSRedirect, TrustedHosts
 from api.middleware import Envelope, LastResort
@@ -54,6 +55,11 @@ def create_app(services: Services, *more: APIRouter) -> FastAPI:
 def openapi_document(settings: Settings, registry: Registry) -> dict[str, Any]:
     """The OpenAPI document of an application, which needs no database."""
     return _assemble(settings, registry).openapi()
+
+
+def live_document(settings: Settings, registry: Registry) -> dict[str, Any]:
+    """The AsyncAPI document of an application, which needs no database."""
+    return asyncapi_document(registry, address=settings.address, version=_version(), prefix=PREFIX)
 
 
 def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastAPI:
@@ -111,6 +117,7 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
         app.include_router(other)
     app.include_router(health.router)
     app.include_router(pages.router)
+    app.include_router(pages.asyncapi_router(lambda: live_document(settings, registry)))
     pages.mount_assets(app)
     # Classes may share the form of an action.
     openapi.install_openapi(app, list(dict.fromkeys(models)), f"{PREFIX}/auth/login")

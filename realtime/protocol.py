@@ -41,6 +41,24 @@ class CloseCode(enum.IntEnum):
         """Whether a client should connect again."""
         return self < 4500
 
+    @property
+    def meaning(self) -> str:
+        """Why, for people; docs/protocol.md says the same."""
+        return _CLOSE_MEANINGS[self]
+
+
+_CLOSE_MEANINGS = {
+    CloseCode.SERVICE_RESTART: "the server restarts, or cannot serve now",
+    CloseCode.DRAINING: "draining, after `goaway`; wait a random time within its bounds",
+    CloseCode.TOKEN_EXPIRED: "the token or key has expired",
+    CloseCode.SLOW_CONSUMER: "slow consumer",
+    CloseCode.TOO_MANY_MESSAGES: "too many messages",
+    CloseCode.BAD_MESSAGE: "a frame that is binary or too long",
+    CloseCode.AUTHENTICATION_FAILED: "authentication failed",
+    CloseCode.FORBIDDEN: "forbidden: the session has ended, the key was deleted, or the account was deactivated",
+    CloseCode.UNKNOWN_SUBPROTOCOL: "the client offers subprotocols, and none is `headwater.v1`",
+}
+
 
 class ErrorCode(enum.StrEnum):
     """Codes of `error` frames."""
@@ -56,6 +74,26 @@ class ErrorCode(enum.StrEnum):
     TOO_MANY_PINGS = "too_many_pings"
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 - what is said of one, and none itself
     FORBIDDEN = "forbidden"
+
+    @property
+    def meaning(self) -> str:
+        """What it says, for people; docs/protocol.md says the same."""
+        return _ERROR_MEANINGS[self]
+
+
+_ERROR_MEANINGS = {
+    ErrorCode.BAD_MESSAGE: "not a message of this protocol; the text names the place",
+    ErrorCode.UNKNOWN_RESOURCE: "there is no such live resource",
+    ErrorCode.BAD_QUERY: "filter, sort, fields or limit are not accepted; the text names the place",
+    ErrorCode.ALREADY_SUBSCRIBED: "this connection has the view already, under the id that the text names",
+    ErrorCode.DUPLICATE_ID: "a subscription with this id exists",
+    ErrorCode.UNKNOWN_SUBSCRIPTION: "there is none with this id",
+    ErrorCode.TOO_MANY_SUBSCRIPTIONS: "see the limits",
+    ErrorCode.BAD_POSITION: "not a position of this database",
+    ErrorCode.TOO_MANY_PINGS: "100 pings wait for their positions already",
+    ErrorCode.TOKEN_EXPIRED: "on Server-Sent Events, before the end, in place of 4001",
+    ErrorCode.FORBIDDEN: "on Server-Sent Events, before the end, in place of 4503",
+}
 
 
 class Op(enum.StrEnum):

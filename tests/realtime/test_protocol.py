@@ -76,7 +76,9 @@ def test_everything_is_described() -> None:
         assert f"`{name}`" in DOCUMENT, name
     for code in CloseCode:
         row = next(line for line in DOCUMENT.splitlines() if line.startswith(f"| {code.value} |"))
-        assert f"| {'yes' if code.reconnect else 'no'} |" in row
+        assert row == f"| {code.value} | {code.meaning} | {'yes' if code.reconnect else 'no'} |"
+    for error in ErrorCode:
+        assert f"| `{error}` | {error.meaning} |" in DOCUMENT.splitlines()
     for number in (
         protocol.MAX_SUBSCRIPTIONS,
         protocol.MESSAGES_PER_SECOND,
