@@ -122,7 +122,7 @@ def asyncapi_document(registry: Registry, *, address: str, version: str, prefix:
                 "host": host,
                 "pathname": prefix,
                 "protocol": "wss" if secure else "ws",
-                "description": f"WebSocket with the subprotocol `{protocol.SUBPROTOCOL}`; one JSON object a text frame.",
+                "description": f"WebSocket, subprotocol `{protocol.SUBPROTOCOL}`; each text frame is one JSON object.",
                 "security": [{"$ref": f"#/components/securitySchemes/{name}"} for name in _SECURITY],
             },
             "eventStream": {
@@ -245,15 +245,22 @@ def _schemas(documents: Iterable[type[BaseModel]]) -> dict[str, Any]:
     """The schemas of all messages and documents, by name."""
     shown = list(documents)
     models = [*CLIENT_MODELS, *SERVER_MODELS]
-    _, parts = models_json_schema([(model, "validation") for model in [*models, *shown]], ref_template=_SCHEMAS + "{model}")
+    _, parts = models_json_schema(
+        [(model, "validation") for model in [*models, *shown]], ref_template=_SCHEMAS + "{model}"
+    )
     schemas: dict[str, Any] = {name: _draft_7(schema) for name, schema in parts["$defs"].items()}
     for model in models:
         # Its default makes pydantic think that a message may lack it.
         schema = schemas[model.__name__]
         schema["required"] = list(dict.fromkeys(["type", *schema.get("required", [])]))
+    for model in shown:
+        # `fields` may have selected some of it.
+        schemas[model.__name__]["required"] = ["id"]
     a_document = {"anyOf": [{"$ref": _SCHEMAS + model.__name__} for model in shown]}
     for name in ("Event", "SnapshotItem"):
-        schemas[name]["properties"]["document"] = a_document | {"description": "As the subscriber sees it; see `fields`."}
+        schemas[name]["properties"]["document"] = a_document | {
+            "description": "As the subscriber sees it; see `fields`."
+        }
     return schemas
 
 

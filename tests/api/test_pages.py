@@ -9,8 +9,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.api.servers import Server
+from tests.api.servers import ROOT, Server
 
+PAGES = ["/", "/docs", "/docs/live", "/redoc", "/reset-password"]
+STATIC = ROOT / "web" / "static"
+OURS = sorted(str(path.relative_to(STATIC)) for path in STATIC.rglob("*") if path.suffix in (".js", ".css"))
 LOADING = {"script": "src", "link": "href", "img": "src", "iframe": "src", "redoc": "spec-url"}
 
 
@@ -42,7 +45,7 @@ class Page(HTMLParser):
         self._script = self._script and tag not in ("script", "style")
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/redoc"])
+@pytest.mark.parametrize("path", PAGES)
 def test_page_and_what_it_loads(server: Server, path: str) -> None:
     """All is here, with the right types, and nothing is inline."""
     answer = httpx.get(server.url + path)
@@ -60,7 +63,7 @@ def test_page_and_what_it_loads(server: Server, path: str) -> None:
         assert kind == expected[suffix]
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/redoc"])
+@pytest.mark.parametrize("path", PAGES)
 def test_policy_of_a_page(server: Server, path: str) -> None:
     """Scripts come from this server only; no source is external; nobody may frame the page."""
     policy = httpx.get(server.url + path).headers["content-security-policy"]
@@ -83,7 +86,26 @@ def test_links_of_the_start_page(server: Server) -> None:
         assert httpx.get(server.url + link).status_code == 200, link
 
 
-@pytest.mark.parametrize("path", ["/static/docs.js", "/static/index.js", "/static/page.css", "/static/redoc.css"])
+#: What nobody fetches: XML's own names.
+NAMES = {"http://www.w3.org/2000/svg"}
+
+
+@pytest.mark.parametrize("path", [f"/static/{name}" for name in OURS])
 def test_our_scripts_name_no_other_host(server: Server, path: str) -> None:
-    """Nothing that we wrote asks another server for anything."""
-    assert re.findall(r"(?:https?:)?//[a-z]", httpx.get(server.url + path).text) == []
+    """Nothing that we wrote asks another server for anything, or makes markup out of texts."""
+    answer = httpx.get(server.url + path)
+    assert answer.status_code == 200
+    assert set(re.findall(r"(?:https?:)?//[a-z][^\s\"'`]*", answer.text)) - NAMES == set()
+    for hazard in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"):
+        assert hazard not in answer.text, hazard
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/favicon.ico", "/asyncapi.json", "/static/theme.css", "/static/theme.js"])
+def test_page_that_the_browser_has(server: Server, path: str) -> None:
+    """It is asked for again each time, and 304 says that it is the same; another one is sent whole."""
+    first = httpx.get(server.url + path)
+    assert first.headers["cache-control"] == "no-cache"
+    again = httpx.get(server.url + path, headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert httpx.get(server.url + path, headers={"If-None-Match": '"another"'}).content == first.content
+    assert httpx.head(server.url + path).status_code == 200
