@@ -11,7 +11,6 @@ import os
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 
 from documents.embedded import EmbeddedDatabase
 from tests.secrecy import SECRECY, Secrecy
+from tests.waiting import until
 
 # A shared machine makes single examples slow now and then: how long one takes proves nothing, so no deadline.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -110,14 +110,5 @@ async def database(mongodb_url: str, database_name: str) -> AsyncIterator[AsyncI
 
 @pytest.fixture
 def eventually() -> Callable[..., Any]:
-    """`await eventually(condition, within=timedelta(...))`: wait until `condition()` is true, or fail.
-
-    The way to wait for another process, which cannot set an event of ours.
-    """
-
-    async def wait(condition: Callable[[], object], *, within: timedelta = timedelta(seconds=30)) -> None:
-        async with asyncio.timeout(within.total_seconds()):
-            while not condition():  # noqa: ASYNC110 - what another process does sets no event of ours
-                await asyncio.sleep(0.02)
-
-    return wait
+    """`await eventually(condition, seconds=...)`: wait until `condition()` is true, or fail."""
+    return until

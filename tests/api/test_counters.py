@@ -14,6 +14,7 @@ import pytest
 from api import counters as module
 from api.counters import Counters, parse_limits, scaled
 from tests.redis_server import RedisServer, running_redis
+from tests.waiting import until
 
 THREE = parse_limits("3/minute")
 
@@ -109,9 +110,11 @@ async def test_mark(counters: Counters) -> None:
     await counters.mark(1, "known", "a")
     await counters.mark(1, "known", "a")
     assert await counters.is_marked("known", "a")
-    async with asyncio.timeout(10):
-        while await counters.is_marked("known", "a"):  # noqa: ASYNC110 - the clock sets no event
-            await asyncio.sleep(0.05)
+
+    async def is_forgotten() -> bool:
+        return not await counters.is_marked("known", "a")
+
+    await until(is_forgotten)
 
 
 @pytest.mark.parametrize(("earlier", "earlier_left", "now", "now_left"), [(7, 31.0, 4, 31.0), (0, 0.0, 10, 12.5)])
@@ -191,9 +194,11 @@ async def test_redis_that_dies_and_comes_back(
             assert [standing.allowed for standing in standings] == [True, True, True, False]
             assert len(caplog.records) == 1
             server.start()
-            async with asyncio.timeout(20):
-                while not (await counters.hit(THREE, "test", "b")).allowed or counters._away:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+
+            async def counts_in_redis() -> bool:
+                return (await counters.hit(THREE, "test", "b")).allowed and not counters._away
+
+            await until(counts_in_redis)
             with server.client() as client:
                 assert client.keys("headwater:x:*")
     assert [record.getMessage().partition(" (")[0].partition(":")[0] for record in caplog.records] == [

@@ -20,6 +20,7 @@ from main import running
 from realtime import read_cache
 from tests.api import gauges
 from tests.api.servers import PASSWORD, SECRET
+from tests.waiting import until
 
 
 @dataclass
@@ -138,9 +139,11 @@ async def test_change(world: World) -> None:
         await asyncio.wait_for(world.heard.wait(), 20)
     assert (await world.anonymous.get(address)).json()["n"] == 3
     await world.gauges.drop()
-    async with asyncio.timeout(20):
-        while (await world.anonymous.get(address)).status_code != 404:  # noqa: ASYNC110 - the reset is not told to us
-            await asyncio.sleep(0.02)
+
+    async def is_gone() -> bool:
+        return (await world.anonymous.get(address)).status_code == 404
+
+    await until(is_gone)
 
 
 async def test_own_write(world: World) -> None:

@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.api.conftest import Starter
 from tests.api.servers import Live, Server, User, live, refused_start, serving, wait_until
+from tests.processes import is_alive
 from tests.redis_server import RedisServer, running_redis
 
 #: Nothing says which worker accepts a connection; of so many, each of three has one (but for one time in 10,000).
@@ -44,14 +45,6 @@ def alive(server: Server) -> list[int]:
     """The process ids of the workers that have served and have not ended."""
     served = [int(pid) for pid in re.findall(r"worker (\d+) serves", server.log)]
     return [pid for pid in served if is_alive(pid)]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process of ours runs."""
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
 
 
 class Watcher:

@@ -32,6 +32,7 @@ from documents.models import Comment, Post, User
 from documents.positions import Position
 from documents.resources import utc_now
 from tests.documents.classes import ANN, BOB, MODERATOR, World
+from tests.waiting import until
 
 
 async def moderate(world: World, collection: str, document_id: str, status: str, by: Principal = MODERATOR) -> None:
@@ -217,9 +218,10 @@ async def test_writes_by_others(contract: World) -> None:
     async with keeping(contract) as keeper:
 
         async def agreed(comment_id: str, hidden: bool) -> None:
-            async with asyncio.timeout(10):
-                while await readable(contract, comment_id) == hidden:  # noqa: ASYNC110 - the keeper sets no event
-                    await asyncio.sleep(0.01)
+            async def agrees() -> bool:
+                return await readable(contract, comment_id) != hidden
+
+            await until(agrees)
 
         after = before | {"status": "hidden"}
         await posts.replace_one({"_id": before["_id"]}, after)

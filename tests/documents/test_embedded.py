@@ -20,6 +20,7 @@ from documents import embedded
 from documents.data_folder import DataFolder
 from documents.embedded import EmbeddedDatabase
 from documents.errors import DatabaseRefused
+from tests.processes import is_alive
 
 Eventually = Callable[..., Awaitable[None]]
 Make = Callable[..., EmbeddedDatabase]
@@ -75,16 +76,6 @@ def values(url: str) -> list[int]:
     """All that `insert` wrote."""
     with MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=5000) as client:
         return sorted(document["value"] for document in client.test.kept.find())
-
-
-def is_alive(pid: int) -> bool:
-    """Whether the process runs (one that has ended and was not waited for does not)."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat")
-    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 async def refusal_of(server: EmbeddedDatabase) -> str:

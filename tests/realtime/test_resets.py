@@ -13,7 +13,8 @@ from documents import ANONYMOUS, BY_ID, DatabaseAway, Entry, Filter, Position, Q
 from realtime import Refused, connections
 from realtime.protocol import CloseCode, ErrorCode
 from tests.realtime.steps import Stepper
-from tests.realtime.worker import PATIENCE, Client, Worker, connected, post, until, working
+from tests.realtime.worker import PATIENCE, Client, Worker, connected, post, working
+from tests.waiting import until
 
 PUBLISHED = {"status": "published"}
 

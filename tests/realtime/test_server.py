@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from realtime.protocol import CloseCode
 from tests.api.servers import SECRET, Server, User, serving
 from tests.realtime import worker
+from tests.waiting import until
 
 PUBLISHED = {"status": "published"}
 PATIENCE = 60
@@ -301,8 +302,7 @@ async def test_two_hundred_clients_while_others_write(server: Server, author: Us
             )
             await asyncio.gather(*(s.subscribe(**query[i % 4]) for i, s in enumerate(sockets[n:])))
         # While all are there, too: a busy machine writes slowly.
-        while writers.writes < 400:  # noqa: ASYNC110 - nothing tells of a write
-            await asyncio.sleep(0.05)
+        await until(lambda: writers.writes >= 400, seconds=120)
         writers.stop()
         await writing
         seconds = time.monotonic() - began

@@ -63,13 +63,6 @@ PATIENCE = 30
 _server_message: TypeAdapter[protocol.ServerMessage] = TypeAdapter(protocol.ServerMessage)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition()` is true, for what sets no event."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - see above
-            await asyncio.sleep(0)
-
-
 class GatedSource:
     """The change stream, behind a gate. Closed, it keeps back what it has read."""
 

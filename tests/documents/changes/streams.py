@@ -23,9 +23,11 @@ from pymongo.errors import PyMongoError
 from documents.changes import Beat, Change, Checkpoint, Entry, Reset
 from documents.heartbeat import Heartbeat
 from documents.tailer import ChangeStream
+from tests.waiting import until
 
 Database = AsyncIOMotorDatabase[Any]
 CODEC: CodecOptions[Any] = CodecOptions(tz_aware=True, tzinfo=dt.UTC, uuid_representation=4)
+
 WAIT = 20.0
 
 
@@ -118,9 +120,7 @@ async def reading(
     task = asyncio.create_task(reader.run())
     try:
         if checkpoint is None:
-            async with asyncio.timeout(WAIT):
-                while not reader.stream.connected:  # noqa: ASYNC110 - the stream announces it to nobody
-                    await asyncio.sleep(0.001)
+            await until(lambda: reader.stream.connected)
             await Heartbeat(database).poke()
             await reader.until(lambda: bool(reader.entries))
         yield reader

@@ -21,7 +21,6 @@ from documents.heartbeat import Heartbeat
 from documents.streams import ServerStreams
 from tests.documents.changes.streams import (
     CODEC,
-    WAIT,
     Database,
     Server,
     caught_up,
@@ -29,6 +28,7 @@ from tests.documents.changes.streams import (
     reading,
     transaction,
 )
+from tests.waiting import until
 
 POST = {"_id": 1, "title": "a", "author": {"name": "ann", "age": 3}, "tags": ["p", "q"], "n": 1}
 
@@ -212,9 +212,7 @@ async def test_a_token_the_server_no_longer_knows_resets_everything(database: Da
     with pytest.raises(OperationFailure):
         await streams.open(stale)
     async with reading(database, checkpoint=Checkpoint(entry.position, stale)) as again:
-        async with asyncio.timeout(WAIT):
-            while not (again.stream.histories_lost and again.stream.connected):  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.01)
+        await until(lambda: again.stream.histories_lost and again.stream.connected)
         await Heartbeat(database).poke()
         await again.until(lambda: bool(again.entries))
     reset = again.entries[0]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from documents import (
@@ -29,16 +29,10 @@ from documents.streams import ServerStreams
 from realtime.feed_redis import RelayedSource
 from realtime.log_redis import RedisLog
 from realtime.relay import Relay
+from tests.waiting import until
 
 PATIENCE_SECONDS = 30
 MAX_AGE = dt.timedelta(minutes=15)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition()` is true, for what sets no event."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - see above
-            await asyncio.sleep(0.01)
 
 
 class Setting:

@@ -11,8 +11,9 @@ import pytest
 from redis.asyncio import Redis
 
 from realtime.log_redis import LogMoved
-from tests.realtime.relay.nodes import Setting, nodes, until, watching
+from tests.realtime.relay.nodes import Setting, nodes, watching
 from tests.redis_server import RedisServer
+from tests.waiting import until
 
 
 async def test_redis_comes_back_with_an_older_log(setting: Setting, redis: RedisServer, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import asyncio
 from redis.asyncio import Redis
 
 from documents import Change
-from tests.realtime.relay.nodes import Node, Setting, nodes, until, watching
+from tests.realtime.relay.nodes import Node, Setting, nodes, watching
 from tests.redis_server import RedisServer
+from tests.waiting import until
 
 
 async def test_one_worker_relays_and_all_read_the_same(setting: Setting) -> None:
