@@ -28,6 +28,10 @@ class ResourceSummary(BaseModel):
     sortable: list[str] = Field(description="The fields that `sort` takes.")
     references: dict[str, str] = Field(description="The fields that `expand` takes, and the classes they refer to.")
     reports: list[str]
+    may: list[str] = Field(
+        description="What the caller may do to some documents: `read`, `create`, `update`, `delete` and actions.",
+        examples=[["read", "create"]],
+    )
 
 
 class ResourceSummaries(BaseModel):
@@ -36,15 +40,24 @@ class ResourceSummaries(BaseModel):
     items: list[ResourceSummary]
 
 
+class ResourceAction(BaseModel):
+    """A custom action: `POST /{collection}/{id}/{name}`."""
+
+    name: str = Field(examples=["moderate"])
+    description: str
+    form: dict[str, Any] = Field(description="The JSON Schema of its body.")
+
+
 class ResourceForms(ResourceSummary):
     """A class with the JSON Schemas (2020-12) of its forms, without the fields that the caller does not see."""
 
     public: dict[str, Any] = Field(description="A document as it is read.")
     create: dict[str, Any] | None = Field(None, description="The body of POST and PUT; absent without such routes.")
     update: dict[str, Any] | None = Field(None, description="The body of PATCH as a merge patch.")
+    actions: list[ResourceAction] = Field(description="Those that the caller may do to some documents.")
 
 
-MODELS: list[type[BaseModel]] = [ResourceSummaries, ResourceForms]
+MODELS: list[type[BaseModel]] = [ResourceSummaries, ResourceForms, ResourceAction]
 
 
 def schema_router(registry: Registry) -> APIRouter:
@@ -97,6 +110,11 @@ class _Routes:
         if resource.declared.generic:
             content["create"] = _schema(forms.create, resource, caller.principal)
             content["update"] = _schema(forms.update, resource, caller.principal)
+        content["actions"] = [
+            {"name": action.name, "description": action.description, "form": _dialect(action.form.model_json_schema())}
+            for action in resource.actions.values()
+            if resource.may_ever(action.name, caller.principal)
+        ]
         return _answer(content)
 
 
@@ -115,6 +133,11 @@ def _summary(resource: ResourceClass, registry: Registry, principal: Principal) 
             name: target for name, target in references_of(resource).items() if name in seen and registry.get(target)
         },
         "reports": list(resource.declared.reports),
+        "may": [
+            operation
+            for operation in ("read", "create", "update", "delete", *resource.actions)
+            if resource.may_ever(operation, principal)
+        ],
     }
 
 
@@ -131,7 +154,11 @@ def _schema(form: type[BaseModel], resource: ResourceClass, principal: Principal
     # Those that only a hidden field used would tell of it.
     while found := [name for name in definitions if name not in kept and _refers(schema, kept, name)]:
         kept |= {name: definitions[name] for name in found}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, **({"$defs": kept} if kept else {})}
+    return _dialect(schema | ({"$defs": kept} if kept else {}))
+
+
+def _dialect(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def _refers(schema: dict[str, Any], definitions: dict[str, Any], name: str) -> bool:

@@ -166,6 +166,10 @@ class ResourceClass:
             self._compiled[key] = known
         return known
 
+    def may_ever(self, operation: str, principal: Principal) -> bool:
+        """Whether there can be a document that `principal` may do `operation` to."""
+        return self.rule(operation, principal)[0] != NOTHING
+
     def allows(self, operation: str, principal: Principal, image: Mapping[str, Any]) -> bool:
         """Whether `principal` may do `operation` to the document that `image` shows."""
         return self.rule(operation, principal)[1](image)

@@ -67,6 +67,25 @@ def test_list_of_classes(anonymous: httpx.Client) -> None:
     assert by_name["users"]["generic"] is False
 
 
+def test_what_the_caller_may_do(anonymous: httpx.Client, alice: User, moderator: User, server: Server) -> None:
+    """Operations and actions that are refused whatever the document is are not named; forms of actions are schemas."""
+    expected = {
+        anonymous: ["read"],
+        alice.client: ["read", "create", "update", "delete"],
+        moderator.client: ["read", "create", "update", "delete", "moderate"],
+    }
+    for client, may in expected.items():
+        content = client.get("/schemas/posts").json()
+        assert content["may"] == may
+        assert [action["name"] for action in content["actions"]] == may[4:]
+        for action in content["actions"]:
+            Draft202012Validator.check_schema(action["form"])
+            assert not Draft202012Validator(action["form"]).is_valid({"status": "published"})
+    key = alice.client.post("/api-keys", json={"name": "reader", "scopes": ["posts:read"]}).json()["key"]
+    assert server.client(key=key).get("/schemas/posts").json()["may"] == ["read"]
+    assert server.client(key=key).get("/schemas/comments").json()["may"] == []
+
+
 def test_methods(anonymous: httpx.Client) -> None:
     """Read only, as JSON."""
     for path in ("/schemas", "/schemas/posts"):
