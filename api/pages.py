@@ -91,6 +91,20 @@ async def favicon(request: Request) -> Response:
     return _answer(request, (_WEB / "static" / "favicon.svg").read_bytes(), "image/svg+xml", {})
 
 
+@router.api_route("/client/headwater.js", methods=["GET", "HEAD"])
+async def client(request: Request) -> Response:
+    """The browser client, for the dashboard and for any other page."""
+    # Deno, and editors that load modules from URLs, find the types by this header.
+    types = {"X-TypeScript-Types": "./headwater.d.ts"}
+    return _answer(request, (_WEB / "headwater.js").read_bytes(), "text/javascript; charset=utf-8", types)
+
+
+@router.api_route("/client/headwater.d.ts", methods=["GET", "HEAD"])
+async def client_types(request: Request) -> Response:
+    """The client's types."""
+    return _answer(request, (_WEB / "headwater.d.ts").read_bytes(), "application/typescript; charset=utf-8", {})
+
+
 def asyncapi_router(describe: Callable[[], dict[str, Any]]) -> APIRouter:
     """`/asyncapi.json`, described when it is first asked for."""
     described = APIRouter(include_in_schema=False)

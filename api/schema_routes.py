@@ -13,7 +13,17 @@ from api.callers import CallerOf
 from api.negotiation import COMMON_HEADERS, JSON_ONLY
 from api.problems import Problem
 from api.services import ServicesOf
-from documents import Forms, Principal, Registry, ResourceClass, encode_json, forms_of, references_of, sortable_names
+from documents import (
+    Forms,
+    Principal,
+    Registry,
+    ResourceClass,
+    encode_json,
+    forms_of,
+    references_of,
+    sort_kinds,
+    sortable_names,
+)
 
 
 class ResourceSummary(BaseModel):
@@ -51,6 +61,11 @@ class ResourceAction(BaseModel):
 class ResourceForms(ResourceSummary):
     """A class with the JSON Schemas (2020-12) of its forms, without the fields that the caller does not see."""
 
+    order: dict[str, list[str]] = Field(
+        description="Every path that `sort` takes, nested ones too, and which kinds of values stand there. MongoDB "
+        "compares by these, and JSON shows some of them (`date-time`, `decimal`, `object id`, …) as text.",
+        examples=[{"id": ["object id"], "title": ["string"], "created_at": ["date-time"]}],
+    )
     public: dict[str, Any] = Field(description="A document as it is read.")
     create: dict[str, Any] | None = Field(None, description="The body of POST and PUT; absent without such routes.")
     update: dict[str, Any] | None = Field(None, description="The body of PATCH as a merge patch.")
@@ -106,6 +121,7 @@ class _Routes:
             raise Problem(404, "There is no such class.")
         forms = self._forms[name]
         content = _summary(resource, services.registry, caller.principal)
+        content["order"] = sort_kinds(resource.visible(caller.principal.roles))
         content["public"] = _schema(forms.public, resource, caller.principal)
         if resource.declared.generic:
             content["create"] = _schema(forms.create, resource, caller.principal)

@@ -88,7 +88,7 @@ from documents.schema import SchemaAction, install, install_one, json_schema
 from documents.selection import Selected, Selection, TooManyMatch
 from documents.sessions import Renewal, Sessions
 from documents.shapes import Fields
-from documents.sorting import BY_ID, Sort, SortKey, parse_sort, sort_documents, sortable_names
+from documents.sorting import BY_ID, Sort, SortKey, parse_sort, sort_documents, sort_kinds, sortable_names
 from documents.store import Found, Store
 from documents.tailer import ChangeStream
 from documents.tickets import LIFETIME as TICKET_LIFETIME
@@ -274,6 +274,7 @@ __all__ = [
     "role",
     "signed_in",
     "sort_documents",
+    "sort_kinds",
     "sortable_names",
     "utc_now",
     "where",

@@ -68,6 +68,21 @@ def sortable_names(fields: Fields) -> list[str]:
     return [f.public for f in fields.values() if not isinstance(_resolve(f.public, fields), Fault)]
 
 
+def sort_kinds(fields: Fields, prefix: str = "") -> dict[str, list[str]]:
+    """The public, dotted paths that a list can be sorted by, and which kinds of values stand there.
+
+    The public form writes some kinds as text; who sorts by it must know what the text is.
+    """
+    kinds: dict[str, list[str]] = {}
+    for field in fields.values():
+        members = field.type.alternatives if field.type.kind is Kind.UNION else (field.type,)
+        if field.type.kind is Kind.OBJECT:
+            kinds |= sort_kinds(field.type.fields or {}, f"{prefix}{field.public}.")
+        elif field.type.kind not in (Kind.ARRAY, Kind.MAP):
+            kinds[prefix + field.public] = [member.kind.value for member in members]
+    return kinds
+
+
 def _resolve(path: str, fields: Fields) -> str | Fault:
     by_public = {f.public: f for f in fields.values()}
     first, *rest = path.split(".")

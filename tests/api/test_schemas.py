@@ -29,6 +29,7 @@ def test_fields_that_the_caller_does_not_see(anonymous: httpx.Client, alice: Use
         assert {"id", "username"} <= set(properties)
         assert "password_hash" not in answer.text
         assert ("email" in answer.json()["sortable"]) is seen
+        assert ("email" in answer.json()["order"]) is seen
 
 
 def test_forms(anonymous: httpx.Client) -> None:
@@ -63,6 +64,9 @@ def test_list_of_classes(anonymous: httpx.Client) -> None:
     assert {"id", "title", "created_at"} <= set(posts["sortable"])
     assert "tags" not in posts["sortable"]
     assert posts["references"] == {"author_id": "users"}
+    order = anonymous.get("/schemas/posts").json()["order"]
+    assert set(order) == set(posts["sortable"])
+    assert (order["id"], order["title"], order["created_at"]) == (["object id"], ["string"], ["date-time"])
     assert posts["reports"] == ["tags"]
     assert by_name["users"]["generic"] is False
 
