@@ -84,7 +84,7 @@ from documents.positions import Position, PositionCodec
 from documents.preconditions import NO_PRECONDITIONS, Preconditions, parse_tags
 from documents.public import PublicForm, changed_fields, encode_json, public_id, public_value, rfc3339
 from documents.resources import BOOKKEEPING, RESERVED_IDS, LiveDocument, Registry, Resource, ResourceClass, utc_now
-from documents.schema import SchemaAction, install, install_one, json_schema
+from documents.schema import SchemaAction, install, install_one
 from documents.selection import Selected, Selection, TooManyMatch
 from documents.sessions import Renewal, Sessions
 from documents.shapes import Fields
@@ -93,6 +93,7 @@ from documents.store import Found, Store
 from documents.tailer import ChangeStream
 from documents.tickets import LIFETIME as TICKET_LIFETIME
 from documents.tickets import Admission, Tickets
+from documents.validators import json_schema
 
 __all__ = [
     "ANONYMOUS",

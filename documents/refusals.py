@@ -75,6 +75,10 @@ def _faults(rules: Any, loc: Loc) -> Iterator[Fault]:
         elif isinstance(rule.get("additionalProperties"), list):
             for name in rule["additionalProperties"]:
                 yield Fault((*loc, str(name)), "there is no such field", "extra_forbidden")
+        elif "failingProperty" in rule:  # of a map
+            yield from _faults(rule.get("details"), (*loc, str(rule["failingProperty"])))
+        elif "schemasNotSatisfied" in rule:
+            yield Fault(loc, "it fits none of the alternatives", operator)
         elif "itemIndex" in rule:
             yield from _faults(rule.get("details"), (*loc, int(rule["itemIndex"])))
         else:

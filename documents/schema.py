@@ -1,111 +1,21 @@
-"""`$jsonSchema` validators, named indexes and change-stream images: what a class needs in the database.
-
-A person who writes in mongosh meets the same rules as an API client, with a description of each field in the
-refusal. https://www.mongodb.com/docs/manual/reference/operator/query/jsonSchema/
-"""
+"""Validators, named indexes and change-stream images: what a class needs in the database, and installing it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any, Literal
 
-from bson import Decimal128
 from pymongo.errors import CollectionInvalid, OperationFailure
 
 from documents.contents import METADATA, install_bucket
 from documents.database import Database, driver_errors
 from documents.errors import DatabaseRefused
 from documents.resources import Registry, ResourceClass
-from documents.shapes import Field, Fields, FieldType, Kind
+from documents.validators import json_schema
 
 SchemaAction = Literal["error", "warn", "off"]
 
-_BSON_TYPES: dict[Kind, list[str]] = {
-    Kind.STRING: ["string"],
-    Kind.INTEGER: ["int", "long"],
-    Kind.NUMBER: ["double", "int", "long"],
-    Kind.DECIMAL: ["decimal"],
-    Kind.BOOLEAN: ["bool"],
-    Kind.DATETIME: ["date"],
-    Kind.OBJECT_ID: ["objectId"],
-    Kind.UUID: ["binData"],
-    Kind.BINARY: ["binData"],
-    Kind.OBJECT: ["object"],
-    Kind.MAP: ["object"],
-    Kind.ARRAY: ["array"],
-}
 _NAMESPACE_EXISTS = 48
-
-#: Set by the API on each write and not demanded of an admin who writes by hand.
-_NOT_DEMANDED = frozenset({"_id", "created_at", "updated_at", "revision"})
-
-
-def json_schema(resource: ResourceClass) -> dict[str, Any]:
-    """The validator of the resource's collection, as the value of `$jsonSchema`."""
-    schema = _object(resource.fields)
-    schema["title"] = resource.label
-    if resource.doc:
-        schema["description"] = resource.doc.split("\n\n")[0].replace("\n", " ")
-    return schema
-
-
-def _object(fields: Fields) -> dict[str, Any]:
-    schema: dict[str, Any] = {"bsonType": "object"}
-    required = [f.name for f in fields.values() if f.required and f.name not in _NOT_DEMANDED]
-    if required:  # MongoDB refuses an empty list
-        schema["required"] = required
-    schema["properties"] = {f.name: _property(f) for f in fields.values()}
-    schema["additionalProperties"] = False
-    return schema
-
-
-def _property(field: Field) -> dict[str, Any]:
-    schema = _type(field.type)
-    schema["title"] = field.title or field.name.removeprefix("_").replace("_", " ")
-    if field.description:
-        schema["description"] = field.description
-    return schema
-
-
-def _type(field_type: FieldType) -> dict[str, Any]:
-    if field_type.kind is Kind.ANY:
-        return {}
-    if field_type.kind is Kind.UNION:
-        alternatives = [_type(alternative) for alternative in field_type.alternatives]
-        return {"anyOf": [*alternatives, {"bsonType": "null"}] if field_type.nullable else alternatives}
-    names = [*_BSON_TYPES[field_type.kind], *(["null"] if field_type.nullable else [])]
-    schema: dict[str, Any] = {"bsonType": names[0] if len(names) == 1 else names}
-    if field_type.kind is Kind.OBJECT and field_type.fields is not None:
-        schema |= {key: value for key, value in _object(field_type.fields).items() if key != "bsonType"}
-    elif field_type.kind is Kind.MAP and field_type.item is not None:
-        schema["additionalProperties"] = _type(field_type.item)
-    elif field_type.kind is Kind.ARRAY and field_type.item is not None:
-        schema["items"] = _type(field_type.item)
-    if field_type.choices:
-        schema["enum"] = [*field_type.choices, *([None] if field_type.nullable else [])]
-    return schema | _limits(field_type.constraints)
-
-
-#: Shorthands, flags and sets mean another set of characters to MongoDB (PCRE, ASCII) than to pydantic (Rust, Unicode).
-_READS_DIFFERENTLY = re.compile(r"\\[wWdDsSbBpPhHvVRXKGQENkg]|\(\?|\[\[|&&|--|~~")
-
-
-def _limits(constraints: Mapping[str, Any]) -> dict[str, Any]:
-    """The constraints that mean the same to MongoDB as to the class. The others hold in the API alone: a validator
-    may be wider than the class, never narrower, or it would refuse what the API accepted."""
-    limits = dict(constraints)
-    for bound, flag in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum"), ("multipleOf", "")):
-        value = limits.get(bound)
-        if isinstance(value, Decimal):
-            limits[bound] = Decimal128(value)
-        elif bound in limits and not isinstance(value, int | float):  # bounds on times and texts
-            del limits[bound]
-            limits.pop(flag, None)
-    if _READS_DIFFERENTLY.search(limits.get("pattern", "")):
-        del limits["pattern"]
-    return limits
 
 
 async def install(database: Database, registry: Registry, action: SchemaAction) -> None:

@@ -151,8 +151,7 @@ def _type_of(annotation: Any, metadata: list[Any], where: str) -> FieldType:
         if len(arguments) > 1:
             raise DeclarationError(f"{where}: tuples of mixed types have no readable BSON form; use a nested model")
         item = _type_of(arguments[0], [], f"{where}[]") if arguments else FieldType(Kind.ANY)
-        names = {"minLength": "minItems", "maxLength": "maxItems"}
-        renamed = {names.get(key, key): value for key, value in constraints.items()}
+        renamed = _of_array(constraints)
         if origin in (set, frozenset):
             renamed["uniqueItems"] = True
         return FieldType(Kind.ARRAY, item=item, constraints=renamed)
@@ -160,13 +159,13 @@ def _type_of(annotation: Any, metadata: list[Any], where: str) -> FieldType:
         key, value = get_args(annotation)
         if key is not str:
             raise DeclarationError(f"{where}: the keys of a map are strings in BSON")
-        return FieldType(Kind.MAP, item=_type_of(value, [], f"{where}.*"))
+        return FieldType(Kind.MAP, item=_type_of(value, [], f"{where}.*"), constraints=_of_map(constraints))
     if annotation is Any:
         return FieldType(Kind.ANY)
     if annotation in (list, set, tuple, frozenset):
-        return FieldType(Kind.ARRAY, item=FieldType(Kind.ANY), constraints=constraints)
+        return FieldType(Kind.ARRAY, item=FieldType(Kind.ANY), constraints=_of_array(constraints))
     if annotation is dict:
-        return FieldType(Kind.MAP, item=FieldType(Kind.ANY))
+        return FieldType(Kind.MAP, item=FieldType(Kind.ANY), constraints=_of_map(constraints))
     return _named_type_of(annotation, constraints, where)
 
 
@@ -232,15 +231,44 @@ def _constraints_of(metadata: list[Any]) -> dict[str, Any]:
         elif isinstance(entry, at.MaxLen):
             found["maxLength"] = entry.max_length
         elif isinstance(entry, at.Ge):
-            found["minimum"] = entry.ge
+            found |= {"minimum": entry.ge, "exclusiveMinimum": False}
         elif isinstance(entry, at.Le):
-            found["maximum"] = entry.le
+            found |= {"maximum": entry.le, "exclusiveMaximum": False}
         elif isinstance(entry, at.Gt):
             found |= {"minimum": entry.gt, "exclusiveMinimum": True}
         elif isinstance(entry, at.Lt):
             found |= {"maximum": entry.lt, "exclusiveMaximum": True}
         elif isinstance(entry, at.MultipleOf):
             found["multipleOf"] = entry.multiple_of
-        elif isinstance(pattern := getattr(entry, "pattern", None), str | re.Pattern):
-            found["pattern"] = pattern if isinstance(pattern, str) else pattern.pattern
+        elif isinstance(pattern := getattr(entry, "pattern", None), str):
+            found["pattern"] = pattern
+        elif isinstance(pattern, re.Pattern) and pattern.flags == re.UNICODE and "$" not in pattern.pattern:
+            # pydantic gives it to Python, whose `$` and flags mean something else than JSON Schema's.
+            found["pattern"] = pattern.pattern
+        else:
+            found |= _digits(found, getattr(entry, "max_digits", None), getattr(entry, "decimal_places", None))
+    return {name: value for name, value in found.items() if value is not False}
+
+
+def _digits(known: Mapping[str, Any], most: int | None, places: int | None) -> dict[str, Any]:
+    """What a limit of a decimal's digits means for its value."""
+    found: dict[str, Any] = {}
+    if places is not None:
+        found["multipleOf"] = Decimal(1).scaleb(-places)
+    if most is not None:
+        beyond = Decimal(1).scaleb(most - (places or 0))
+        if known.get("maximum", beyond) >= beyond:
+            found |= {"maximum": beyond, "exclusiveMaximum": True}
+        if known.get("minimum", -beyond) <= -beyond:
+            found |= {"minimum": -beyond, "exclusiveMinimum": True}
     return found
+
+
+def _of_array(constraints: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"minLength": "minItems", "maxLength": "maxItems"}
+    return {names.get(key, key): value for key, value in constraints.items()}
+
+
+def _of_map(constraints: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"minLength": "minProperties", "maxLength": "maxProperties"}
+    return {names.get(key, key): value for key, value in constraints.items()}
