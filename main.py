@@ -19,10 +19,12 @@ from api import (
     Application,
     Background,
     Counters,
+    Figures,
     FileMailer,
     ListenRefused,
     LoginThrottle,
     Mail,
+    Metrics,
     Passwords,
     Services,
     Settings,
@@ -72,6 +74,7 @@ from documents import (
 from realtime import (
     ConnectionManager,
     Feed,
+    FeedStatus,
     History,
     LogPast,
     OplogPast,
@@ -82,6 +85,7 @@ from realtime import (
     RedisLog,
     Relay,
     RelayedSource,
+    Relaying,
     Snapshots,
     Upkeep,
     ViewIndex,
@@ -132,7 +136,8 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         counters = Counters(settings.redis_url.get_secret_value() if settings.redis_url else None, database.id)
         stack.push_async_callback(counters.close)
 
-        feed, pasts = await _start_feed(stack, settings, database, registry)
+        status, pasts = await _start_feed(stack, settings, database, registry)
+        feed = status.feed
         keeper = Keeper(store.derivations)
         feed.add_listener(keeper.on_entry)
         stack.push_async_callback(_end, asyncio.create_task(keeper.run()))
@@ -156,6 +161,8 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(_end, asyncio.create_task(files.contents.run()))
         manager.start()
         stack.push_async_callback(manager.stop)
+        figures = Figures(Metrics(), database, status, manager, read_cache, passwords, counters)
+        _own(stack, figures.run())
         yield Services(
             settings=settings,
             database=database,
@@ -178,6 +185,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             tokens=Tokens(token_keys or [secret_key(secret)], dt.timedelta(minutes=settings.access_token_minutes)),
             positions=positions,
             feed=feed,
+            feed_status=status,
             manager=manager,
             read_cache=read_cache,
             principals=principals,
@@ -185,6 +193,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             mail=_mail(settings, background),
             audit=audit,
             password_resets=password_resets,
+            figures=figures,
         )
 
 
@@ -196,14 +205,14 @@ def _mail(settings: Settings, background: Background) -> Mail:
 
 async def _start_feed(
     stack: contextlib.AsyncExitStack, settings: Settings, database: Database, registry: Registry
-) -> tuple[Feed, list[Past]]:
-    """The feed, and where what precedes its history can be read, the nearest first."""
+) -> tuple[FeedStatus, list[Past]]:
+    """The feed with all that belongs to it, and where what precedes its history can be read, the nearest first."""
     history = History(settings.history_events, settings.history_max_bytes)
     if isinstance(database, MemoryDatabase):
         feed = Feed(database, database, history)
         await feed.start(None)
         stack.push_async_callback(feed.stop)
-        return feed, []
+        return FeedStatus(feed, beats=False), []
     checkpoints = Checkpoints(database.raw)
     await checkpoints.install()
     collections = live_collections(registry)
@@ -220,6 +229,7 @@ async def _start_feed(
     checkpoint = await stored()
     pasts: list[Past] = [OplogPast(checkpoints, open_past)]
     source: ChangeStream | RelayedSource
+    relaying: Relaying | None = None
     if settings.redis_url is None:
         source = open_stream(checkpoint)
         tails = always
@@ -235,6 +245,7 @@ async def _start_feed(
         pasts.insert(0, LogPast(log))
         relay = Relay(log, open_stream, stored, collections, MAX_REPLAY)
         source = relayed = RelayedSource(log, open_stream, collections, checkpoint)
+        relaying = Relaying(relay, relayed, log)
         _own(stack, relay.run())
 
         def tails() -> bool:
@@ -247,7 +258,7 @@ async def _start_feed(
     # One worker's heartbeats and checkpoints are enough for all.
     _own(stack, heartbeat.run(tails))
     _own(stack, Upkeep(feed, checkpoints, database, registry, settings.schema_action).run(tails))
-    return feed, pasts
+    return FeedStatus(feed, relaying), pasts
 
 
 def _own(stack: contextlib.AsyncExitStack, work: Coroutine[None, None, None]) -> None:

@@ -5,9 +5,11 @@ from api.app import create_app
 from api.background import Background
 from api.callers import CallerOf
 from api.counters import Counters, parse_limits
+from api.figures import Figures
 from api.mail import Mail
 from api.mail_files import FileMailer
 from api.mail_smtp import SmtpMailer
+from api.metrics import Metrics
 from api.passwords import Passwords
 from api.resource_routes import answer_with
 from api.server_secret import server_secret
@@ -25,10 +27,12 @@ __all__ = [
     "Background",
     "CallerOf",
     "Counters",
+    "Figures",
     "FileMailer",
     "ListenRefused",
     "LoginThrottle",
     "Mail",
+    "Metrics",
     "Passwords",
     "Services",
     "ServicesOf",

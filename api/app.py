@@ -14,6 +14,7 @@ from api import (
     file_routes,
     health,
     key_routes,
+    metric_routes,
     openapi,
     pages,
     password_routes,
@@ -33,6 +34,7 @@ from api.origins import Origins
 from api.own_writes import OwnWrites
 from api.problems import install_problems
 from api.rates import RateLimited
+from api.request_log import RequestLog
 from api.resource_routes import resource_router
 from api.services import Services
 from api.settings import Settings
@@ -116,6 +118,7 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
     for other in (router, *more):
         app.include_router(other)
     app.include_router(health.router)
+    app.include_router(metric_routes.router)
     app.include_router(pages.router)
     app.include_router(pages.asyncapi_router(lambda: live_document(settings, registry)))
     pages.mount_assets(app)
@@ -128,10 +131,11 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
 def _surround(app: FastAPI, settings: Settings) -> None:
     """Put the middleware around the routes. The one that is added last is the outermost.
 
-    From the outside: every answer gets the envelope's headers, whoever gives it. Requests for other hosts, and without
-    TLS, end before anything reads them. What pages of other origins may read includes errors, so all that follows is
-    inside of that: unknown errors become answers, answers are compressed, then it is found out who is calling, and
-    counted; a wrong version counts, too. Innermost, the read cache is told what was written.
+    From the outside: every answer gets the envelope's headers, whoever gives it, and is counted and measured. Requests
+    for other hosts, and without TLS, end before anything reads them. What pages of other origins may read includes
+    errors, so all that follows is inside of that: unknown errors become answers, answers are compressed, then it is
+    found out who is calling, and counted; a wrong version counts, too. Innermost, the read cache is told what was
+    written.
     """
     app.add_middleware(OwnWrites)
     app.add_middleware(VersionCheck)
@@ -144,6 +148,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
         app.add_middleware(TLSRedirect)
     if settings.trusted_hosts:
         app.add_middleware(TrustedHosts, patterns=settings.trusted_hosts)
+    app.add_middleware(RequestLog)
     app.add_middleware(Envelope)
 
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,6 +20,9 @@ from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+
+from documents import PoolUse
+from realtime import use_of
 
 logger = logging.getLogger("headwater.counters")
 
@@ -110,6 +113,8 @@ class Counters:
         self._memory: defaultdict[str, MemoryStorage] = defaultdict(_Memory)
         self._redis: RedisStorage | None = None
         self._pool: BlockingConnectionPool | None = None
+        #: How many were refused since the start, by limit; whoever refuses counts.
+        self.refused: Counter[str] = Counter()
         self._away = False
         self._ask_again_at = 0.0
         if redis_url is not None:
@@ -129,6 +134,11 @@ class Counters:
                 key_prefix=f"headwater:{database_id}:limits",
                 connection_pool=self._pool,  # type: ignore[arg-type]  # documented; the annotation forgot it
             )
+
+    @property
+    def pool(self) -> PoolUse | None:
+        """The connections to Redis; None where there is none."""
+        return None if self._pool is None else use_of(self._pool)
 
     async def close(self) -> None:
         """Close the connections to Redis."""

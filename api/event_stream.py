@@ -7,14 +7,16 @@ import contextlib
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
+from fastapi.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
+from api.addresses import address_of
 from api.callers import caller_of, caller_of_live, challenge_unless_signed_in, credential_ended
 from api.negotiation import EVENTS, LIST_TYPES, negotiate
 from api.queries import LiveRequest, parse_live, query_items
 from api.services import Caller, Services
 from documents import InvalidInput, Position, ResourceClass
-from realtime import Connection, Refused, SubscribeRequest, ViewQuery, message_frame, protocol
+from realtime import Connection, Origin, Refused, SubscribeRequest, Transport, ViewQuery, message_frame, protocol
 from realtime.protocol import CloseCode, ErrorCode
 
 #: How long the last frames may take to leave when the server closes the stream.
@@ -74,10 +76,11 @@ class EventStream(Response):
         self._caller = caller
         self._asked = asked
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - an ASGI application
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the client goes away, the token expires, or the server drains."""
         manager = self._services.manager
-        connection = manager.connect(self._caller.principal)
+        origin = Origin(Transport.EVENT_STREAM, address_of(HTTPConnection(scope)))
+        connection = manager.connect(self._caller.principal, origin)
         try:
             if (credential := self._caller.credential) is not None:
                 connection.credential = credential
@@ -103,6 +106,8 @@ class EventStream(Response):
                 writing.cancel()
                 leaving.cancel()
                 await asyncio.gather(writing, leaving, return_exceptions=True)
+            if connection.closing.done():
+                manager.closed[connection.closing.result()] += 1
             if not leaving.done() or connection.closing.done():
                 await send({"type": "http.response.body", "body": _last_words(connection), "more_body": False})
         except Refused as refused:  # pragma: no cover - a new connection has no other subscription to collide with
@@ -138,7 +143,8 @@ async def _write(connection: Connection, send: Send) -> None:
         frames = await connection.outbox.take()
         text = "".join(frame.server_sent_event for frame in frames if frame.event_name not in _NOT_SENT)
         await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
-        connection.outbox.sent(sum(frame.size for frame in frames))
+        for frame in frames:
+            connection.sent(frame)
         if any(frame.event_name == "unsubscribed" for frame in frames):
             return
 

@@ -50,6 +50,11 @@ class Passwords:
         """Stop the pool's threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    @property
+    def pending(self) -> int:
+        """How many are being hashed or wait for it."""
+        return self._pending
+
     async def hash(self, password: str) -> str:
         """The password's hash in the PHC string format. Raises Busy."""
         return await self._run(functools.partial(_HASHER.hash, password))

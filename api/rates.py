@@ -29,6 +29,7 @@ class Allowance:
         """Count `cost` requests. Raises a 429 Problem and counts nothing if that is too many."""
         self.standing = await self._counters.hit(self._limits, "rate", self.key, cost=cost)
         if not self.standing.allowed:
+            self._counters.refused["requests"] += 1
             detail = f"Too many requests; try again in {self.standing.reset_seconds} seconds."
             raise Problem(429, detail, headers=self.standing.headers())
 

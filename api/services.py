@@ -11,6 +11,7 @@ from fastapi.requests import HTTPConnection
 
 from api.background import Background
 from api.counters import Counters, Limits
+from api.figures import Figures
 from api.mail import Mail
 from api.passwords import Passwords
 from api.settings import Settings
@@ -38,7 +39,7 @@ from documents import (
     Tickets,
     parse_user_id,
 )
-from realtime import ConnectionManager, Feed, Principals, ReadCache
+from realtime import ConnectionManager, Feed, FeedStatus, Principals, ReadCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Services:
     tokens: Tokens
     positions: PositionCodec
     feed: Feed
+    feed_status: FeedStatus
     manager: ConnectionManager
     read_cache: ReadCache
     principals: Principals
@@ -73,6 +75,7 @@ class Services:
     mail: Mail
     audit: Audit
     password_resets: PasswordResets
+    figures: Figures
 
     def note(self, event: AuditEvent | str, user_id: object, *, by: object = None, **details: Any) -> None:
         """Write an audit entry in the background; see `documents.Audit.record`."""

@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import FrameType
@@ -17,6 +18,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.app import create_app
+from api.metric_files import MetricFiles
 from api.services import Services
 from api.settings import Settings, SettingsRefused, load_settings
 from api.supervisor import Lifeline, Supervisor, inherited_socket, worker_command
@@ -180,9 +182,13 @@ def serve(app: Application, settings: Settings, say: Callable[[str], object], sh
             return _serve_on(listening, app, settings, announce)
 
         async def supervise() -> bool:
-            async with shared(settings) as variables:
-                supervisor = Supervisor(settings.workers, worker_command(), os.environ | variables, listening)
-                return await supervisor.run(announce)
+            with tempfile.TemporaryDirectory(prefix="headwater-metrics-") as folder:
+                async with shared(settings) as variables:
+                    environment = os.environ | variables | {MetricFiles.VARIABLE: folder}
+                    supervisor = Supervisor(
+                        settings.workers, worker_command(), environment, listening, MetricFiles(folder).bury
+                    )
+                    return await supervisor.run(announce)
 
         return asyncio.run(supervise())
 

@@ -21,6 +21,7 @@ from api.mail_smtp import SmtpServer, parse_smtp_url
 from api.mailboxes import ascii_address
 
 MIN_SECRET_BYTES = 32
+MIN_TOKEN_CHARACTERS = 16
 EMBEDDED = "embedded"
 IN_MEMORY = "mongomock://"
 
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
     https_redirect: bool = False
     forwarded_allow_ips: Names = ("127.0.0.1",)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_token: SecretStr = SecretStr("")
     registration: Literal["open", "closed"] = "open"
     password_min_length: Annotated[int, Field(ge=8, le=64)] = 8
     password_max_length: Annotated[int, Field(ge=64, le=1_024)] = 128
@@ -157,6 +159,9 @@ class Settings(BaseSettings):
         secret = self.secret_key.get_secret_value()
         if secret and len(secret.encode()) < MIN_SECRET_BYTES:
             found.append(f"HEADWATER_SECRET_KEY is shorter than {MIN_SECRET_BYTES} bytes")
+        token = self.metrics_token.get_secret_value()
+        if token and len(token) < MIN_TOKEN_CHARACTERS:
+            found.append(f"HEADWATER_METRICS_TOKEN is shorter than {MIN_TOKEN_CHARACTERS} characters")
         if self.workers > 1 and self.mongodb_url.get_secret_value() == IN_MEMORY:
             found.append("HEADWATER_WORKERS: a database in memory belongs to one process")
         if self.environment == "production":

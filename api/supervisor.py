@@ -75,7 +75,10 @@ class _Worker:
 
 
 class Supervisor:
-    """Keeps `count` workers alive. `command` starts one; `environment` is theirs, `listening` the socket they share."""
+    """Keeps `count` workers alive. `command` starts one; `environment` is theirs, `listening` the socket they share.
+
+    `on_end` is called with the process id of each worker that has ended.
+    """
 
     def __init__(
         self,
@@ -83,11 +86,13 @@ class Supervisor:
         command: Sequence[str],
         environment: Mapping[str, str],
         listening: socket.socket,
+        on_end: Callable[[int], object],
     ) -> None:
         self._count = count
         self._command = tuple(command)
         self._environment = dict(environment)
         self._listening = listening
+        self._on_end = on_end
         self._workers: dict[int, _Worker] = {}
         self._stopping = asyncio.Event()
         self._rolling = asyncio.Event()
@@ -122,7 +127,7 @@ class Supervisor:
             return True
         finally:
             stopping.cancel()
-            await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
+            await asyncio.gather(*(self._stop(worker) for worker in self._workers.values()))
 
     async def _start_all(self) -> None:
         await asyncio.gather(*(self._start(number) for number in range(self._count)))
@@ -148,7 +153,7 @@ class Supervisor:
         try:
             await worker.ready()
         except BaseException:
-            await worker.stop()
+            await self._stop(worker)
             if self._workers.get(number) is worker:
                 del self._workers[number]
             raise
@@ -167,7 +172,7 @@ class Supervisor:
                 if self._workers.get(number) is not worker:  # rolled
                     continue
                 logger.error("worker %d ended with %d; another one is started", worker.process.pid, code)
-                await worker.stop()
+                await self._stop(worker)
                 del self._workers[number]
                 if clock() - began > SETTLED.total_seconds():
                     pause = PAUSE_MIN
@@ -192,7 +197,11 @@ class Supervisor:
                     logger.error("a new worker does not start; worker %d stays, and so do those after it", number)
                     break
                 logger.info("worker %d takes the place of %d", worker.process.pid, previous.process.pid)
-                await previous.stop()
+                await self._stop(previous)
+
+    async def _stop(self, worker: _Worker) -> None:
+        await worker.stop()
+        self._on_end(worker.process.pid)
 
 
 def inherited_socket() -> socket.socket | None:

@@ -65,7 +65,7 @@ class LoginThrottle:
         """
         standing = await self._counters.hit(self._limits, "login", purpose, key)
         if not standing.allowed:
-            raise _refusal(standing, "This was asked for too often")
+            raise _refusal(self._counters, standing, "This was asked for too often")
 
     def _turn(self, key: str) -> _Turn:
         turn = self._turns.get(key)
@@ -125,7 +125,7 @@ class Attempt:
                 continue
             if purpose == "name" and self._known and await self._counters.is_marked("known", self._known):
                 continue
-            raise _refusal(standing, "There were too many failed attempts")
+            raise _refusal(self._counters, standing, "There were too many failed attempts")
 
     async def failed(self) -> None:
         """The password was wrong, or there is no such account."""
@@ -138,5 +138,6 @@ class Attempt:
             await self._counters.mark(KNOWN_DAYS * 86_400, "known", self._known)
 
 
-def _refusal(standing: Standing, why: str) -> Problem:
+def _refusal(counters: Counters, standing: Standing, why: str) -> Problem:
+    counters.refused["sign_in"] += 1
     return Problem(429, f"{why}; try again in {standing.reset_seconds} seconds.", headers=standing.headers())

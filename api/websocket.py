@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from starlette.websockets import WebSocketState
 
+from api.addresses import address_of
 from api.callers import caller_of_key, caller_of_live, caller_of_token
 from api.problems import Problem
 from api.queries import select_fields
@@ -25,7 +26,7 @@ from documents import (
     parse_sort,
     rfc3339,
 )
-from realtime import Refused, SubscribeRequest, ViewQuery, protocol
+from realtime import Origin, Refused, SubscribeRequest, Transport, ViewQuery, protocol
 from realtime.protocol import CloseCode, ErrorCode
 
 logger = logging.getLogger("headwater.websocket")
@@ -66,6 +67,7 @@ async def live(websocket: WebSocket) -> None:
             raise _Close(CloseCode.SERVICE_RESTART) from None
         await _Socket(websocket, services, caller).run()
     except _Close as close:
+        services.manager.closed[close.code] += 1
         await _close(websocket, close.code)
 
 
@@ -95,7 +97,8 @@ class _Socket:
     def __init__(self, websocket: WebSocket, services: Services, caller: Caller) -> None:
         self._websocket = websocket
         self._services = services
-        self._connection = services.manager.connect(caller.principal)
+        origin = Origin(Transport.WEBSOCKET, address_of(websocket))
+        self._connection = services.manager.connect(caller.principal, origin)
         self._allowance = _Allowance()
         if caller.credential is not None:
             self._connection.credential = caller.credential
@@ -141,7 +144,7 @@ class _Socket:
             for frame in await outbox.take():
                 # Waits while the client does not read. What is left counts until it is taken.
                 await self._websocket.send({"type": "websocket.send", "text": frame.text})
-                outbox.sent(frame.size)
+                self._connection.sent(frame)
 
     async def _read(self) -> None:
         while True:

@@ -80,6 +80,7 @@ from documents.password_resets import PasswordResets, Reclaim
 from documents.patches import Patch, PatchKind
 from documents.performance import perform
 from documents.pipelines import Parameter, Report
+from documents.pools import PoolUse
 from documents.positions import Position, PositionCodec
 from documents.preconditions import NO_PRECONDITIONS, Preconditions, parse_tags
 from documents.public import PublicForm, changed_fields, encode_json, public_id, public_value, rfc3339
@@ -196,6 +197,7 @@ __all__ = [
     "Patch",
     "PatchKind",
     "Performed",
+    "PoolUse",
     "Position",
     "PositionCodec",
     "Preconditions",

@@ -38,6 +38,7 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from documents.errors import DatabaseAway, DatabaseRefused, DocumentsError, Duplicate, QueryTooSlow
+from documents.pools import PoolCounts, PoolUse
 from documents.positions import Position
 from documents.unchanged import unchanged
 
@@ -135,6 +136,10 @@ class Database(Protocol):
     async def delete_if_unchanged(self, name: str, read: Stored, session: Session) -> bool:
         """Delete the document if it still is exactly `read`. False when it is not."""
 
+    @property
+    def pool(self) -> PoolUse:
+        """How many connections to the server there are."""
+
     async def ping(self) -> None:
         """Raises DatabaseAway when the server does not answer."""
 
@@ -147,8 +152,9 @@ class MongoDatabase:
 
     in_memory = False
 
-    def __init__(self, client: AsyncIOMotorClient[Stored], name: str) -> None:
+    def __init__(self, client: AsyncIOMotorClient[Stored], name: str, pool: PoolCounts | None = None) -> None:
         self.client = client
+        self._pool = pool or PoolCounts()
         self.name = name
         self.id = ""
         self._nan_is_itself = True
@@ -165,6 +171,7 @@ class MongoDatabase:
         nothing answers within a few seconds. Messages never contain the URL's password.
         """
         place = url.rsplit("@", 1)[-1].removeprefix("mongodb://").removeprefix("mongodb+srv://").split("/")[0]
+        pool = PoolCounts()
         try:
             client: AsyncIOMotorClient[Stored] = AsyncIOMotorClient(
                 url,
@@ -172,10 +179,11 @@ class MongoDatabase:
                 connectTimeoutMS=4_000,
                 appname="headwater",
                 tz_aware=True,
+                event_listeners=[pool],
             )
         except (InvalidURI, ConfigurationError, ValueError) as error:
             raise DatabaseRefused(f"HEADWATER_MONGODB_URL is not usable: {error}") from None
-        database = cls(client, name)
+        database = cls(client, name, pool)
         try:
             with driver_errors():
                 hello = await client.admin.command("hello")
@@ -250,6 +258,10 @@ class MongoDatabase:
     async def delete_if_unchanged(self, name: str, read: Stored, session: Session) -> bool:
         result = await self.latest(name).delete_one(self._unchanged(read), session=session)
         return result.deleted_count == 1
+
+    @property
+    def pool(self) -> PoolUse:
+        return self._pool.use
 
     async def ping(self) -> None:
         with driver_errors():

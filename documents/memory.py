@@ -20,6 +20,7 @@ from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
 from documents.changes import Beat, Change, ChangeKind, Entry
 from documents.database import Session, Stored
 from documents.errors import DatabaseRefused, Duplicate
+from documents.pools import PoolUse
 from documents.positions import Position
 
 #: What a change counts for in a history's bound; the size of an image in memory is not worth measuring in tests.
@@ -97,6 +98,10 @@ class MemoryDatabase:
             await self._raw[name].delete_one({"_id": read["_id"]})
             self._emit(ChangeKind.DELETE, name, read, None)
             return True
+
+    @property
+    def pool(self) -> PoolUse:
+        return PoolUse()
 
     async def ping(self) -> None:
         """Memory always answers."""

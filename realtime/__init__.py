@@ -1,9 +1,12 @@
 """Who hears what: feed, views, snapshots, subscriptions, connections, and the wire protocol. See README.md."""
 
 from realtime import protocol
-from realtime.connections import Connection, Refused, SubscribeRequest
+from realtime.connections import Connection, Origin, Refused, SubscribeRequest, Transport
+from realtime.delays import BOUNDS as DELAY_BOUNDS
+from realtime.delays import Delays
 from realtime.feed import Feed, Heart, Source
 from realtime.feed_redis import RelayedSource
+from realtime.feed_status import FEED_MODES, FeedMode, FeedStatus, Relaying
 from realtime.frames import Frame, message_frame
 from realtime.history import History
 from realtime.log_redis import RedisLog
@@ -11,20 +14,27 @@ from realtime.manager import ConnectionManager
 from realtime.principals import Principals
 from realtime.read_cache import ReadCache
 from realtime.recovery import LogPast, OplogPast, Past, Recovery
+from realtime.redis_pool import use_of
 from realtime.relay import Relay
 from realtime.snapshots import Snapshots
 from realtime.upkeep import Upkeep
 from realtime.views import View, ViewIndex, ViewQuery
 
 __all__ = [
+    "DELAY_BOUNDS",
+    "FEED_MODES",
     "Connection",
     "ConnectionManager",
+    "Delays",
     "Feed",
+    "FeedMode",
+    "FeedStatus",
     "Frame",
     "Heart",
     "History",
     "LogPast",
     "OplogPast",
+    "Origin",
     "Past",
     "Principals",
     "ReadCache",
@@ -33,13 +43,16 @@ __all__ = [
     "Refused",
     "Relay",
     "RelayedSource",
+    "Relaying",
     "Snapshots",
     "Source",
     "SubscribeRequest",
+    "Transport",
     "Upkeep",
     "View",
     "ViewIndex",
     "ViewQuery",
     "message_frame",
     "protocol",
+    "use_of",
 ]

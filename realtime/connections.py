@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import enum
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -64,14 +66,31 @@ class SubscribeRequest:
     since: tuple[str, Position] | None = None
 
 
+class Transport(enum.StrEnum):
+    """How a client is connected."""
+
+    WEBSOCKET = "websocket"
+    EVENT_STREAM = "event_stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a connection comes from. `address` is the client's network address, "" where it is not known."""
+
+    transport: Transport = Transport.WEBSOCKET
+    address: str = ""
+
+
 class Connection:
     """One client: who it is, what it subscribes to, and what waits to be sent to it.
 
     The transport (WebSocket or Server-Sent Events) takes frames from `outbox` and ends when `closing` is set.
     """
 
-    def __init__(self, manager: ConnectionManager, principal: Principal, max_bytes: int) -> None:
+    def __init__(self, manager: ConnectionManager, principal: Principal, origin: Origin, max_bytes: int) -> None:
         self.id = secrets.token_urlsafe(9)
+        self.origin = origin
+        self.opened_at = dt.datetime.now(dt.UTC)
         self.principal = principal
         self.outbox = Outbox(max_bytes)
         self.subscriptions: dict[str, Subscription] = {}
@@ -109,6 +128,17 @@ class Connection:
     def send_message(self, message: protocol.ServerMessage) -> None:
         """The same for a message that is not encoded yet."""
         self.send(message_frame(message))
+
+    def send_reset(self, reset: protocol.Reset) -> None:
+        """The same for a reset, which is counted."""
+        self._manager.resets[reset.reason] += 1
+        self.send_message(reset)
+
+    def sent(self, frame: Frame) -> None:
+        """The transport has handed over a frame that it had taken."""
+        self.outbox.sent(frame.size)
+        if frame.committed_at is not None:
+            self._manager.delays.note(time.time() - frame.committed_at)
 
     def close(self, code: CloseCode) -> None:
         """Ask the transport to close. The first code counts.
@@ -217,7 +247,7 @@ class Connection:
         self.send_message(protocol.Subscribed(id=request.id, view=view, recovered=recovered))
         if recovered is False and request.since is not None:
             stale = request.since[0]
-            self.send_message(protocol.Reset(view=stale, reason=protocol.ResetReason.HISTORY_LOST))
+            self.send_reset(protocol.Reset(view=stale, reason=protocol.ResetReason.HISTORY_LOST))
 
     async def recover(self, request: SubscribeRequest, view: str) -> Position | None:
         """The position to resume after, looked for in older history too. Raises DatabaseAway."""

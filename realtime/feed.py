@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
@@ -59,6 +60,10 @@ class Feed:
         self.forked_at = Position.ZERO
         #: Set when the feed has died of an error that the source does not deal with: no change will come any more.
         self.failed = asyncio.Event()
+        #: Entries since the start, and how long after its commit the last one came, by the two machines' clocks.
+        self.entries = 0
+        self.delay_seconds = 0.0
+        self._heard_at = time.monotonic()
         self._source = source
         self._heart = heart
         self._listeners: list[Listener] = []
@@ -69,6 +74,11 @@ class Feed:
     def connected(self) -> bool:
         """Whether changes are coming in at the moment."""
         return self._task is not None and not self._task.done() and self._source.connected
+
+    @property
+    def silence(self) -> dt.timedelta:
+        """How long ago the last entry came."""
+        return dt.timedelta(seconds=time.monotonic() - self._heard_at)
 
     def add_listener(self, listener: Listener) -> None:
         """Call `listener` for every entry from now on."""
@@ -98,6 +108,8 @@ class Feed:
         clock = asyncio.get_running_loop().time
         try:
             async for batch in batches:
+                self.entries += len(batch)
+                self.delay_seconds, self._heard_at = time.time() - batch[-1].at.timestamp(), time.monotonic()
                 turn_ends, size = clock() + TURN.total_seconds(), 0
                 for entry in batch:
                     self._accept(entry)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from documents import encode_json
+from documents import encode_json, rfc3339
 from realtime.protocol import Op, ServerMessage
 
 
@@ -15,13 +16,15 @@ class Frame:
     """One message as JSON text.
 
     `view` names the view it belongs to, None for messages of the connection. `position` is what a Server-Sent Event
-    carries as its id, None where resuming is not possible. `event_name` is the event's name there.
+    carries as its id, None where resuming is not possible. `event_name` is the event's name there. `committed_at` is
+    when the change that an event tells of was committed (seconds since the epoch), None where its delay says nothing.
     """
 
     text: str
     event_name: str
     view: str | None = None
     position: str | None = None
+    committed_at: float | None = None
 
     @property
     def size(self) -> int:
@@ -57,7 +60,7 @@ def event_frame(
     resource: str,
     id: str,
     position: str,
-    at: str,
+    at: dt.datetime,
     document: Mapping[str, Any] | None = None,
     etag: str | None = None,
     changed: Sequence[str] | None = None,
@@ -68,8 +71,8 @@ def event_frame(
         content |= {"document": document, "etag": etag}
     if changed is not None:
         content["changed"] = changed
-    content |= {"position": position, "at": at}
-    return Frame(encode_json(content).decode(), op.value, view, position)
+    content |= {"position": position, "at": rfc3339(at)}
+    return Frame(encode_json(content).decode(), op.value, view, position, at.timestamp())
 
 
 def snapshot_frame(*, id: str, view: str, items: str, more: bool) -> Frame:

@@ -21,7 +21,8 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from documents import Entry, EntryCodec, Logged, NotAnEntry, Position, Reset
+from documents import Entry, EntryCodec, Logged, NotAnEntry, PoolUse, Position, Reset
+from realtime.redis_pool import use_of
 
 #: Entries and bytes in one call of the script: Redis does nothing else meanwhile.
 BATCH_ENTRIES: Final = 500
@@ -93,6 +94,11 @@ class RedisLog:
     def lease(self) -> str:
         """The key of the relay's lease."""
         return f"{self._prefix}:relay"
+
+    @property
+    def pool(self) -> PoolUse:
+        """The connections to Redis."""
+        return use_of(self.redis.connection_pool)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
+from collections import Counter
+from collections.abc import Iterator
 
 from documents import ANONYMOUS, Change, Entry, Position, PositionCodec, Principal, Reset, Terms
 from realtime import protocol
-from realtime.connections import Connection, Resolve, SubscribeRequest
+from realtime.connections import Connection, Origin, Resolve, SubscribeRequest, Transport
+from realtime.delays import Delays
 from realtime.feed import Feed
 from realtime.history import concerns
 from realtime.protocol import CloseCode
@@ -24,6 +27,8 @@ MAX_RIGHTS_CHANGES = 10_000
 #: A client may come from a worker that was ahead of this one, above all when this one has just started. It is given so
 #: long to come as far, before the client has to forget what it has.
 CATCH_UP = dt.timedelta(seconds=5)
+
+_SOMEWHERE = Origin()
 
 
 class ConnectionManager:
@@ -45,7 +50,13 @@ class ConnectionManager:
         self.views = views
         self.snapshots = snapshots
         self.positions = positions
+        #: Counters since the start, for metrics: events put before subscribers, connections opened by transport, and
+        #: closed by the server by code, resets by reason, and the delays of events from commit to socket.
         self.deliveries = 0
+        self.opened: Counter[Transport] = Counter()
+        self.closed: Counter[CloseCode] = Counter()
+        self.resets: Counter[protocol.ResetReason] = Counter()
+        self.delays = Delays()
         self._outbox_max_bytes = outbox_max_bytes
         self._connections: set[Connection] = set()
         self._by_user: dict[object, set[Connection]] = {}
@@ -76,9 +87,17 @@ class ConnectionManager:
     def __len__(self) -> int:
         return len(self._connections)
 
-    def connect(self, principal: Principal = ANONYMOUS) -> Connection:
-        """A new connection. The transport must call its `end`."""
-        connection = Connection(self, principal, self._outbox_max_bytes)
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._connections))
+
+    def of_user(self, user_id: object) -> list[Connection]:
+        """The connections that a user has here."""
+        return list(self._by_user.get(user_id, ()))
+
+    def connect(self, principal: Principal = ANONYMOUS, origin: Origin = _SOMEWHERE) -> Connection:
+        """A new connection. The transport must call its `end`, and count in `closed` the code that it closes with."""
+        self.opened[origin.transport] += 1
+        connection = Connection(self, principal, origin, self._outbox_max_bytes)
         self._connections.add(connection)
         self._by_user.setdefault(principal.user_id, set()).add(connection)
         if self.draining:

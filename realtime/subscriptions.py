@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import enum
 import logging
 from typing import TYPE_CHECKING
@@ -265,7 +266,8 @@ class Subscription:
                 if isinstance(entry, Change) and entry.collection == self.view.resource.name:
                     frame = self.view.event(entry)
                     if frame is not None:
-                        await self._put(frame)
+                        # Its delay would be that of the subscriber, who was not there.
+                        await self._put(dataclasses.replace(frame, committed_at=None))
             if len(entries) < CATCH_UP_ENTRIES and position >= feed.head:
                 break
             await asyncio.sleep(0)
@@ -299,7 +301,7 @@ class Subscription:
         if self._recovering is not None:
             self.connection.send_message(protocol.Subscribed(id=self.id, view=self.view.id, recovered=False))
             self._recovering = None
-        self.connection.send(message_frame(reset))
+        self.connection.send_reset(reset)
         if self.ended:  # the client did not even take the reset
             return
         if reason is protocol.ResetReason.ACCESS_CHANGED:

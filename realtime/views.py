@@ -26,7 +26,6 @@ from documents import (
     compile_predicate,
     conjunction,
     public_id,
-    rfc3339,
 )
 from documents.filters import And, Compare, ElementMatch, Not, NotCompare, Or
 from documents.shapes import FieldType
@@ -102,7 +101,7 @@ class View:
             resource=self.resource.name,
             id=public_id(change.document_id),
             position=self.positions.encode(change.position),
-            at=rfc3339(change.at),
+            at=change.at,
             document=document,
             etag=etag,
             changed=changed,
