@@ -1,0 +1,74 @@
+// Deleting with a way back. The server has no undo, and a document that is created anew would be another one (its times,
+// its author), so nothing is sent until the time to think is over; a page that is left sends what is due.
+import { ask, part, words } from "./api.js";
+import { toast } from "./toasts.js";
+
+const SECONDS = 6;
+
+/** Fires `change` when a document is about to be deleted, or no longer. */
+export class Deletions extends EventTarget {
+  #client;
+  #due = new Map();
+
+  constructor(client) {
+    super();
+    this.#client = client;
+    addEventListener("pagehide", this.#leave);
+  }
+
+  close() {
+    removeEventListener("pagehide", this.#leave);
+    this.#leave();
+  }
+
+  /** Whether a document is about to be deleted, so that tables leave it out. */
+  has(resource, id) {
+    return this.#due.has(`${resource}/${id}`);
+  }
+
+  get any() {
+    return this.#due.size > 0;
+  }
+
+  add(resource, id, title) {
+    const key = `${resource}/${id}`;
+    if (this.#due.has(key)) return;
+    const path = `${part(resource)}/${part(id)}`;
+    const remove = toast(`Deleted: ${title}`, { action: "Undo", act: () => this.#forget(key), seconds: SECONDS });
+    const timer = setTimeout(() => this.#send(key), SECONDS * 1000);
+    this.#due.set(key, { path, timer, remove, title, resource });
+    this.#changed();
+  }
+
+  #forget(key) {
+    clearTimeout(this.#due.get(key)?.timer);
+    this.#due.delete(key);
+    this.#changed();
+  }
+
+  async #send(key) {
+    const { path, title } = this.#due.get(key);
+    try {
+      await ask(this.#client, "DELETE", path);
+    } catch (error) {
+      // 404: somebody was faster, which is what was wanted.
+      if (error.status !== 404) toast(`Not deleted: ${title}. ${words(error)}`, { kind: "problem", seconds: 12 });
+    } finally {
+      // The row's leaving may come a moment later than the answer.
+      setTimeout(() => this.#forget(key), 500);
+    }
+  }
+
+  #leave = () => {
+    for (const [key, { path, timer, remove }] of this.#due) {
+      clearTimeout(timer);
+      remove();
+      ask(this.#client, "DELETE", path, { keepalive: true }).catch(() => null);
+      this.#due.delete(key);
+    }
+  };
+
+  #changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+}

@@ -1,0 +1,104 @@
+// What the fields of a class are, told from the JSON Schemas of its forms.
+
+/** Texts longer than this are written in a box of several lines, and are no column by default. */
+const LONG_TEXT = 500;
+
+/** Fields that documents are called by, the best first. */
+const TITLES = ["title", "name", "username", "filename", "body"];
+
+/** The schema behind `$ref`s, without `null`, and whether null is allowed. */
+function plain(schema, definitions) {
+  let nullable = false;
+  let found = schema;
+  for (let depth = 0; depth < 10; depth += 1) {
+    if (found.$ref) {
+      const { $ref, ...rest } = found;
+      found = { ...definitions[$ref.split("/").at(-1)], ...rest };
+    } else if (found.anyOf) {
+      const { anyOf, ...rest } = found;
+      const others = anyOf.filter((one) => one.type !== "null");
+      nullable ||= others.length < anyOf.length;
+      if (others.length !== 1) return { found: { ...rest, anyOf: others }, nullable };
+      found = { ...others[0], ...rest };
+    } else {
+      break;
+    }
+  }
+  return { found, nullable };
+}
+
+function kindOf(schema) {
+  if (schema.anyOf) {
+    const types = schema.anyOf.map((one) => one.type).sort().join();
+    // Decimals: a number, or its text, which keeps every digit.
+    return types === "number,string" ? "decimal" : "object";
+  }
+  if (schema.enum || schema.const !== undefined) return "enum";
+  if (schema.type === "string") {
+    if (schema.format === "date-time") return "datetime";
+    if (schema.pattern === "^[0-9a-f]{24}$") return "id";
+    return schema.maxLength === undefined || schema.maxLength > LONG_TEXT ? "text" : "string";
+  }
+  if (schema.type === "array") return schema.items?.type === "string" && !schema.items.enum ? "texts" : "list";
+  return { integer: "integer", number: "number", boolean: "boolean" }[schema.type] ?? "object";
+}
+
+/** `author_id` as a person would write it. */
+export function labelOf(name) {
+  if (name === "id") return "ID";
+  const words = name.replace(/_id$/, "").replaceAll("_", " ");
+  return words[0].toUpperCase() + words.slice(1);
+}
+
+/**
+ * The fields of one form, in its order.
+ * @param {any} form A JSON Schema, or null.
+ * @returns {Array<{name: string, label: string, kind: string, required: boolean, nullable: boolean,
+ *   description: string, choices: any[], schema: any, initial: any}>}
+ */
+export function fieldsOf(form) {
+  if (!form) return [];
+  const required = new Set(form.required ?? []);
+  return Object.entries(form.properties ?? {}).map(([name, schema]) => {
+    const { found, nullable } = plain(schema, form.$defs ?? {});
+    return {
+      name,
+      label: labelOf(name),
+      kind: name === "id" ? "id" : kindOf(found),
+      required: required.has(name),
+      nullable,
+      description: found.description ?? "",
+      choices: found.enum ?? (found.const === undefined ? [] : [found.const]),
+      schema: found,
+      initial: schema.default,
+    };
+  });
+}
+
+/** A class as the dashboard uses it: `columns` are its public fields, those a person looks for first in front. */
+export function describe(content) {
+  const written = new Map(fieldsOf(content.create).map((field) => [field.name, field]));
+  const housekeeping = ["created_at", "updated_at", "revision", "id"];
+  const columns = fieldsOf(content.public).map((field) => ({
+    ...field,
+    // The public form tells no limits; the form to write does, and so tells lines from long texts.
+    kind: field.kind === "text" ? (written.get(field.name)?.kind ?? "string") : field.kind,
+    reference: content.references[field.name] ?? null,
+    sortable: content.sortable.includes(field.name),
+  }));
+  const rank = (field) => housekeeping.indexOf(field.name);
+  columns.sort((one, other) => rank(one) - rank(other));
+  const title = TITLES.find((name) => columns.some((one) => one.name === name)) ?? "id";
+  for (const field of columns) field.title = field.name === title;
+  // A text with a pattern is a code for programs, such as a slug.
+  const usual = columns.filter((field) => field.title
+    || (!["text", "object", "list"].includes(field.kind) && rank(field) < 0 && !written.get(field.name)?.schema.pattern));
+  usual.sort((one, other) => Number(other.title) - Number(one.title));
+  return {
+    ...content,
+    columns,
+    usual: [...usual.slice(0, 6).map((field) => field.name), ...(columns.some((one) => one.name === "created_at") ? ["created_at"] : ["id"])],
+    title,
+    sort: content.sortable.includes("created_at") ? "-created_at" : "id",
+  };
+}
