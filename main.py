@@ -37,7 +37,7 @@ from api import (
     serve_application,
     server_secret,
 )
-from api.commands import admin, asyncapi, demo, openapi, refuse, say, settings_or_exit
+from api.commands import admin, asyncapi, demo, openapi, refuse, say, schema, settings_or_exit
 from documents import (
     Accounts,
     Aggregates,
@@ -319,6 +319,7 @@ cli.command()(openapi)
 cli.command()(asyncapi)
 cli.command()(demo)
 cli.add_typer(admin, name="admin")
+cli.add_typer(schema, name="schema")
 
 
 if __name__ == "__main__":

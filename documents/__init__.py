@@ -25,6 +25,7 @@ from documents.cursors import CursorCodec
 from documents.database import Database, MongoDatabase, Stored
 from documents.demo import Demo
 from documents.derived import Keeper
+from documents.differences import Difference, differences
 from documents.embedded import EmbeddedDatabase
 from documents.entry_codec import EntryCodec, Logged, NotAnEntry
 from documents.errors import (
@@ -71,6 +72,7 @@ from documents.forms import Forms, forms_of
 from documents.heartbeat import Heartbeat, always
 from documents.idempotency import Claim, Claims, KeptAnswer, key_reused
 from documents.ids import allotted_id, parse_id, repeatable_ids
+from documents.inspection import BrokenCount, count_broken
 from documents.lists import Count, ListQuery, Lists, Page, Result, words_filter
 from documents.markers import DerivedFrom, Hidden, ReadOnly, References, SetOnCreate, VisibleTo, current_user
 from documents.memory import MemoryDatabase
@@ -122,6 +124,7 @@ __all__ = [
     "AuditEvent",
     "Batch",
     "Beat",
+    "BrokenCount",
     "Bulk",
     "Change",
     "ChangeKind",
@@ -146,6 +149,7 @@ __all__ = [
     "DeclarationError",
     "Demo",
     "DerivedFrom",
+    "Difference",
     "DistinctField",
     "DocumentRefused",
     "DocumentTest",
@@ -245,7 +249,9 @@ __all__ = [
     "clean_filename",
     "compile_predicate",
     "conjunction",
+    "count_broken",
     "current_user",
+    "differences",
     "encode_json",
     "fold",
     "forms_of",

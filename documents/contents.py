@@ -246,19 +246,23 @@ class Upload:
             return await asyncio.shield(writing)
 
 
+def bucket_indexes() -> dict[str, list[IndexModel]]:
+    """The indexes of the bucket's collections, by the names that drivers give them."""
+    return {
+        CHUNKS: [IndexModel([("files_id", 1), ("n", 1)], unique=True)],
+        LENGTHS: [IndexModel([("filename", 1), ("uploadDate", 1)])],
+    }
+
+
 async def install_bucket(database: Database) -> None:
-    """Create the bucket's indexes, by the names that drivers give them. Safe to repeat.
+    """Create the bucket's indexes. Safe to repeat.
 
     Raises DatabaseRefused when the database will not have them.
     """
-    indexes = {
-        CHUNKS: IndexModel([("files_id", 1), ("n", 1)], unique=True),
-        LENGTHS: IndexModel([("filename", 1), ("uploadDate", 1)]),
-    }
     with driver_errors():
-        for name, index in indexes.items():
+        for name, indexes in bucket_indexes().items():
             try:
-                await database.raw[name].create_indexes([index])
+                await database.raw[name].create_indexes(indexes)
             except OperationFailure as error:
                 raise DatabaseRefused(f"{name}: an index cannot be created (error {error.code})") from None
 

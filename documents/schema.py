@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pymongo.errors import CollectionInvalid, OperationFailure
 
 from documents.contents import METADATA, install_bucket
 from documents.database import Database, driver_errors
-from documents.errors import DatabaseRefused
+from documents.errors import DatabaseAway, DatabaseRefused
 from documents.resources import Registry, ResourceClass
 from documents.validators import json_schema
 
 SchemaAction = Literal["error", "warn", "off"]
 
+#: The collection option that gives the change stream its images.
+IMAGES: Final = "changeStreamPreAndPostImages"
+#: Rules hold for every write, also of a document that broke them before.
+LEVEL: Final = "strict"
+
 _NAMESPACE_EXISTS = 48
+#: Somebody else does the same at this moment, or has just dropped the collection: NamespaceNotFound, LockBusy,
+#: WriteConflict, ConflictingOperationInProgress, IndexBuildAborted, IndexBuildAlreadyInProgress and
+#: BackgroundOperationInProgressFor{Database,Namespace}.
+_CONCURRENT = frozenset({26, 46, 112, 117, 276, 285, 12586, 12587})
+_ATTEMPTS = 20
+_PAUSE = dt.timedelta(milliseconds=250)
 
 
 async def install(database: Database, registry: Registry, action: SchemaAction) -> None:
@@ -24,7 +37,7 @@ async def install(database: Database, registry: Registry, action: SchemaAction) 
     Safe while several processes start at once, and safe to repeat. Never drops an index and never touches a document.
     `action` says what the validators do with a write that breaks the rules: refuse it (`error`), log it in the
     server's log (`warn`), or nothing (`off`, which also leaves existing validators alone).
-    Raises DatabaseRefused, naming the collection, when the database will not have it.
+    Raises DatabaseRefused, naming the collection, when the database will not have it, and DatabaseAway.
     """
     for resource in registry:
         await install_one(database, resource, action)
@@ -35,24 +48,37 @@ async def install(database: Database, registry: Registry, action: SchemaAction) 
 async def install_one(database: Database, resource: ResourceClass, action: SchemaAction) -> None:
     """The same for one class. Used again by the feed when its collection was dropped or renamed."""
     if database.in_memory:
-        await _indexes(database, resource)
+        with driver_errors():
+            await _indexes(database, resource)
         return
-    options: dict[str, Any] = {"changeStreamPreAndPostImages": {"enabled": True}}
+    options: dict[str, Any] = {IMAGES: {"enabled": True}}
     if action != "off":
         options |= {
             "validator": {"$jsonSchema": json_schema(resource)},
-            "validationLevel": "strict",
+            "validationLevel": LEVEL,
             "validationAction": action,
         }
     with driver_errors():
-        try:
-            existing = await _options(database, resource.name)
-            if existing is None:
-                await _create(database, resource.name, options)
-            elif not _covers(existing, options):
-                await database.raw.command({"collMod": resource.name, **options})
-        except OperationFailure as error:
-            raise DatabaseRefused(f"{resource.name}: the validator cannot be installed ({_message(error)})") from None
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                await _install(database, resource, options)
+                return
+            except OperationFailure as error:
+                if error.code not in _CONCURRENT:
+                    raise DatabaseRefused(
+                        f"{resource.name}: the schema cannot be installed ({_message(error)})"
+                    ) from None
+                if attempt == _ATTEMPTS:
+                    raise DatabaseAway(f"{resource.name}: somebody else keeps changing the schema") from None
+            await asyncio.sleep(_PAUSE.total_seconds())
+
+
+async def _install(database: Database, resource: ResourceClass, options: dict[str, Any]) -> None:
+    existing = await _options(database, resource.name)
+    if existing is None:
+        await _create(database, resource.name, options)
+    elif not _covers(existing, options):
+        await database.raw.command({"collMod": resource.name, **options})
     await _indexes(database, resource)
 
 
@@ -80,11 +106,12 @@ async def _create(database: Database, name: str, options: dict[str, Any]) -> Non
 async def _indexes(database: Database, resource: ResourceClass) -> None:
     if not resource.indexes:
         return
-    with driver_errors():
-        try:
-            await database.raw[resource.name].create_indexes(resource.indexes)
-        except OperationFailure as error:
-            raise DatabaseRefused(f"{resource.name}: an index cannot be created ({_message(error)})") from None
+    try:
+        await database.raw[resource.name].create_indexes(resource.indexes)
+    except OperationFailure as error:
+        if error.code in _CONCURRENT:
+            raise
+        raise DatabaseRefused(f"{resource.name}: an index cannot be created ({_message(error)})") from None
 
 
 def _message(error: Exception) -> str:

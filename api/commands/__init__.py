@@ -4,5 +4,6 @@ from api.commands.admin import admin
 from api.commands.console import refuse, say, settings_or_exit
 from api.commands.demo import demo
 from api.commands.descriptions import asyncapi, openapi
+from api.commands.schema import schema
 
-__all__ = ["admin", "asyncapi", "demo", "openapi", "refuse", "say", "settings_or_exit"]
+__all__ = ["admin", "asyncapi", "demo", "openapi", "refuse", "say", "schema", "settings_or_exit"]

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime as dt
+import itertools
 import multiprocessing
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from bson import Binary, ObjectId
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pymongo.errors import WriteError
+from motor.motor_asyncio import AsyncIOMotorDatabase
+from pymongo.errors import OperationFailure, WriteError
 
 from documents import (
+    DatabaseAway,
     DatabaseRefused,
     LiveDocument,
     Registry,
@@ -24,6 +28,7 @@ from documents import (
     install_one,
     json_schema,
     open_database,
+    schema,
 )
 from documents.refusals import faults_of_refusal
 from tests.documents.classes import ANN, Note, Specimen, World
@@ -243,6 +248,40 @@ async def test_an_index_that_cannot_be_built_names_its_collection(world: World) 
     await raw["notes"].insert_many([{"title": "a", "slug": "s"}, {"title": "b", "slug": "s"}])
     with pytest.raises(DatabaseRefused, match=r"^notes: an index cannot be created"):
         await install_one(world.database, world.registry["notes"], "error")
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, codes: Iterator[int]) -> None:
+    """Let the next commands that modify a collection fail with these codes, as on a cluster where others do so too."""
+    real = AsyncIOMotorDatabase.command
+
+    async def command(self: Any, what: Any, *arguments: Any, **options: Any) -> Any:
+        if isinstance(what, dict) and "collMod" in what and (code := next(codes, None)) is not None:
+            raise OperationFailure("busy", code)
+        return await real(self, what, *arguments, **options)
+
+    monkeypatch.setattr(AsyncIOMotorDatabase, "command", command)
+    monkeypatch.setattr(schema, "_PAUSE", dt.timedelta(0))
+
+
+async def test_the_schema_is_changed_by_others_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again until it is installed."""
+    failing(monkeypatch, iter([117, 46, 26]))
+    await install(world.database, world.registry, "warn")
+    assert (await options_of(world, "posts"))["validationAction"] == "warn"
+
+
+async def test_the_schema_is_changed_by_others_without_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trying ends; who asked may try later."""
+    failing(monkeypatch, itertools.repeat(117))
+    with pytest.raises(DatabaseAway, match="somebody else keeps changing the schema"):
+        await install(world.database, world.registry, "warn")
+
+
+async def test_the_schema_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no matter of others is said at once, with the collection."""
+    failing(monkeypatch, iter([13]))
+    with pytest.raises(DatabaseRefused, match=r"^\w+: the schema cannot be installed \(busy\)"):
+        await install(world.database, world.registry, "warn")
 
 
 def _install_in_process(url: str, name: str) -> None:

@@ -1,0 +1,124 @@
+"""`schema diff`, `schema apply` and `schema check`: the classes' rules, and what the database has instead."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from api.commands.console import refuse, say, served_database, settings_or_exit
+from api.settings import Settings
+from documents import (
+    BrokenCount,
+    Difference,
+    DocumentsError,
+    count_broken,
+    differences,
+    install,
+)
+
+#: How many documents that break the rules are named for each collection.
+_NAMED = 5
+
+schema = typer.Typer(no_args_is_help=True, help="What the classes want of the database, and what it has.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@schema.command("diff")
+def diff(as_json: AsJson = False) -> None:
+    """Say what differs between the classes and the database, and change nothing.
+
+    Exit code 1 when something differs. Also counts the documents that break the rules, which reads all of them.
+    """
+    settings = settings_or_exit()
+    try:
+        found, broken = asyncio.run(_compared(settings))
+    except DocumentsError as error:
+        raise refuse(error) from None
+    if as_json:
+        _say_json(
+            {"differences": list(map(dataclasses.asdict, found)), "broken": list(map(dataclasses.asdict, broken))}
+        )
+    else:
+        _say_differences(found, settings)
+        _say_broken(broken)
+    raise typer.Exit(1 if found else 0)
+
+
+async def _compared(settings: Settings) -> tuple[list[Difference], list[BrokenCount]]:
+    async with served_database(settings) as (database, registry):
+        return (
+            await differences(database, registry, settings.schema_action),
+            await count_broken(database, registry, ids=_NAMED),
+        )
+
+
+@schema.command("apply")
+def apply(as_json: AsJson = False) -> None:
+    """Make the database what the classes want: validators, images, options and missing indexes.
+
+    Safe beside running servers and beside itself. Nothing is ever dropped: what only a person can settle is left, and
+    said.
+    """
+    settings = settings_or_exit()
+    try:
+        settled, left = asyncio.run(_applied(settings))
+    except DocumentsError as error:
+        raise refuse(error) from None
+    if as_json:
+        _say_json({"settled": list(map(dataclasses.asdict, settled)), "left": list(map(dataclasses.asdict, left))})
+        return
+    say(f"{_number(len(settled), 'difference')} settled.")
+    if left:
+        say("Left for you to settle:")
+        _say_each(left)
+
+
+async def _applied(settings: Settings) -> tuple[list[Difference], list[Difference]]:
+    async with served_database(settings) as (database, registry):
+        before = await differences(database, registry, settings.schema_action)
+        await install(database, registry, settings.schema_action)
+        left = await differences(database, registry, settings.schema_action)
+        return [difference for difference in before if difference not in left], left
+
+
+def _say_differences(found: Sequence[Difference], settings: Settings) -> None:
+    if not found:
+        say("The database is as the classes want it.")
+    else:
+        _say_each(found)
+        settled = sum(difference.settled_by_apply for difference in found)
+        say(f"{_number(len(found), 'difference')}; `schema apply` settles {settled} of them.")
+    if settings.schema_action == "off":
+        say("Validators were not compared: HEADWATER_SCHEMA_ACTION is off.")
+
+
+def _say_each(found: Sequence[Difference]) -> None:
+    for collection, group in itertools.groupby(found, lambda difference: difference.collection):
+        say(collection)
+        for difference in group:
+            name = f" {difference.name}" if difference.name else ""
+            say(f"  {difference.kind}{name}: {difference.message}")
+
+
+def _say_broken(broken: Sequence[BrokenCount]) -> None:
+    for entry in broken:
+        more = ", …" if entry.count > len(entry.ids) else ""
+        breaks = "breaks" if entry.count == 1 else "break"
+        say(f"{entry.collection}: {_number(entry.count, 'document')} {breaks} the rules: {', '.join(entry.ids)}{more}")
+    if broken:
+        say("`schema check` says why.")
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _say_json(content: Any) -> None:
+    say(json.dumps(content, ensure_ascii=False, indent=2))
