@@ -37,7 +37,7 @@ from api import (
     serve_application,
     server_secret,
 )
-from api.commands import admin, asyncapi, demo, openapi, refuse, say, schema, settings_or_exit
+from api.commands import admin, asyncapi, check, demo, openapi, refuse, say, schema, settings_or_exit
 from documents import (
     Accounts,
     Aggregates,
@@ -316,6 +316,7 @@ def serve() -> None:
 
 
 cli.command()(openapi)
+cli.command()(check)
 cli.command()(asyncapi)
 cli.command()(demo)
 cli.add_typer(admin, name="admin")

@@ -6,6 +6,7 @@ from api.background import Background
 from api.callers import CallerOf
 from api.counters import Counters, parse_limits
 from api.figures import Figures
+from api.listening import ListenRefused
 from api.mail import Mail
 from api.mail_files import FileMailer
 from api.mail_smtp import SmtpMailer
@@ -14,7 +15,7 @@ from api.passwords import Passwords
 from api.resource_routes import answer_with
 from api.server_secret import server_secret
 from api.services import Services, ServicesOf
-from api.serving import STARTUP_ERRORS, Application, ListenRefused
+from api.serving import STARTUP_ERRORS, Application
 from api.serving import serve as serve_application
 from api.settings import Settings, SettingsRefused, load_settings
 from api.throttle import LoginThrottle

@@ -18,10 +18,12 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.app import create_app
+from api.listening import accepted_and_closed, listen
 from api.metric_files import MetricFiles
 from api.services import Services
 from api.settings import Settings, SettingsRefused, load_settings
 from api.supervisor import Lifeline, Supervisor, inherited_socket, worker_command
+from api.tls import CIPHERS
 from documents import DatabaseAway, DatabaseRefused, DeclarationError
 
 #: Open requests and sockets may take this long to end after SIGTERM.
@@ -34,10 +36,6 @@ STARTUP_ERRORS = (SettingsRefused, DatabaseRefused, DatabaseAway, DeclarationErr
 
 
 Shared = Callable[[Settings], AbstractAsyncContextManager[dict[str, str]]]
-
-
-class ListenRefused(Exception):
-    """The address or port cannot be listened on."""
 
 
 class Application:
@@ -111,9 +109,13 @@ def _closing(send: Send) -> Send:
 class _Server(uvicorn.Server):
     """uvicorn, with the live connections drained before their sockets are closed, and a word when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, app: Application, on_ready: Callable[[], object]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: Application, listening: socket.socket, on_ready: Callable[[], object]
+    ) -> None:
         super().__init__(config)
         self._application = app
+        # uvicorn closes its own when it likes.
+        self._listening = listening.dup()
         self._on_ready = on_ready
         self._draining: asyncio.Task[None] | None = None
 
@@ -132,11 +134,25 @@ class _Server(uvicorn.Server):
         for listening in self.servers:
             listening.close()
         self._application.drain()
+        await self._serve_waiting()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 while self.server_state.connections:  # noqa: ASYNC110 - uvicorn sets no event
                     await asyncio.sleep(0.02)
         super().handle_exit(sig, frame)
+
+    async def _serve_waiting(self) -> None:
+        """Stop listening, and serve those that were connected before that."""
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> asyncio.Protocol:
+            return self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn makes them itself
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        for connection in accepted_and_closed(self._listening):
+            with contextlib.suppress(OSError):
+                await loop.connect_accepted_socket(protocol, connection, ssl=self.config.ssl)
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
@@ -147,8 +163,8 @@ class _Server(uvicorn.Server):
 def _announce(settings: Settings, listening: socket.socket, say: Callable[[str], object]) -> None:
     port = listening.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    say(f"Headwater is at   http://{host}:{port}/")
-    say(f"API docs          http://{host}:{port}/docs")
+    say(f"Headwater is at   {settings.scheme}://{host}:{port}/")
+    say(f"API docs          {settings.scheme}://{host}:{port}/docs")
     if settings.embedded:
         say(f"Database          mongosh 'mongodb://127.0.0.1:{settings.embedded_port}/{settings.database}'")
     say("Stop with Ctrl-C.")
@@ -173,7 +189,7 @@ def serve(app: Application, settings: Settings, say: Callable[[str], object], sh
         lifeline = Lifeline.inherited()
         with inherited:
             return _serve_on(inherited, app, settings, lifeline.ready if lifeline else lambda: None)
-    with _listening_socket(settings) as listening:
+    with listen(settings.host, settings.port) as listening:
 
         def announce() -> None:
             _announce(settings, listening, say)
@@ -209,8 +225,11 @@ def _serve_on(listening: socket.socket, app: Application, settings: Settings, on
         ws_max_size=1024 * 1024,
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        ssl_ciphers=CIPHERS,
     )
-    server = _Server(config, app, on_ready)
+    server = _Server(config, app, listening, on_ready)
     # A start that fails has said why; uvicorn then exits with a code of its own.
     with contextlib.suppress(KeyboardInterrupt, SystemExit):
         server.run(sockets=[listening])
@@ -221,13 +240,3 @@ def _means_something(record: logging.LogRecord) -> bool:
     """False for what uvicorn's sans-io protocol says of each handshake that got an HTTP answer: it forgets that it sent
     one."""
     return record.msg != "ASGI callable returned without completing handshake."
-
-
-def _listening_socket(settings: Settings) -> socket.socket:
-    """The server's socket. Bound before anything else is started, so that a used port is found at once."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2_048)
-    except OSError as error:
-        where = f"HEADWATER_HOST and HEADWATER_PORT: cannot listen on {settings.host} port {settings.port}"
-        raise ListenRefused(f"{where} ({os.strerror(error.errno or 0)})") from None

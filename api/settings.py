@@ -19,6 +19,7 @@ from api.counters import parse_limits
 from api.hosts import is_host_pattern
 from api.mail_smtp import SmtpServer, parse_smtp_url
 from api.mailboxes import ascii_address
+from api.tls import tls_faults
 
 MIN_SECRET_BYTES = 32
 MIN_TOKEN_CHARACTERS = 16
@@ -64,6 +65,8 @@ class Settings(BaseSettings):
     allowed_origins: Names = ()
     trusted_hosts: Names = ()
     https_redirect: bool = False
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     forwarded_allow_ips: Names = ("127.0.0.1",)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     metrics_token: SecretStr = SecretStr("")
@@ -96,7 +99,7 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("redis_url", mode="before")
+    @field_validator("redis_url", "tls_certificate", "tls_key", mode="before")
     @classmethod
     def _unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -128,10 +131,15 @@ class Settings(BaseSettings):
         return self.mail_from or (user if user and "@" in user else "Headwater <headwater@localhost>")
 
     @property
+    def scheme(self) -> str:
+        """What the server speaks itself; a proxy in front may speak another one."""
+        return "https" if self.tls_certificate else "http"
+
+    @property
     def address(self) -> str:
         """The server's address for links in mails. Never taken from a request, whose `Host` anybody can choose."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - replaced, not bound
-        return self.public_url or f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return self.public_url or f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def faults(self) -> list[str]:
         """What makes these settings unsafe for their environment, a line each."""
@@ -145,6 +153,7 @@ class Settings(BaseSettings):
         if password and not shortest <= len(password) <= longest:
             found.append(f"HEADWATER_ADMIN_PASSWORD must have from {shortest} to {longest} characters")
         found += self._mail_faults()
+        found += tls_faults(self.tls_certificate, self.tls_key)
         for origin in self.allowed_origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 found.append(f"HEADWATER_ALLOWED_ORIGINS: {origin!r} is not an origin, such as https://app.example.org")

@@ -127,6 +127,9 @@ class Supervisor:
             return True
         finally:
             stopping.cancel()
+            # Only the workers have it from here on, who serve what waits there before they close it: the last of them
+            # closes it for good, and whoever comes then is refused at once and may ask another server.
+            self._listening.close()
             await asyncio.gather(*(self._stop(worker) for worker in self._workers.values()))
 
     async def _start_all(self) -> None:

@@ -197,6 +197,10 @@ def test_compose_file() -> None:
     assert "ports" not in services["mongo"]
     assert services["api"]["environment"]["HEADWATER_SECRET_KEY"].startswith("${HEADWATER_SECRET_KEY:?")
     mounted = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])}
+    files = {source for source in mounted if source.startswith("./")}
+    assert files
+    assert all((ROOT / source).exists() for source in files)
+    mounted -= files
     assert mounted == set(compose["volumes"])
 
 

@@ -58,11 +58,12 @@ class Server:
     clients: list[httpx.Client] = field(default_factory=list)
     secrets: list[str] = field(default_factory=lambda: SECRECY.known)
     """What must not occur in any log or answer of the run. Most are learned from requests and answers; add the rest."""
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
         """The server's root."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
     def log(self) -> str:
@@ -136,7 +137,8 @@ def serving(directory: Path, port: int, settings: Mapping[str, str], *paths: Pat
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    server = Server(port, process, log_path)
+    scheme = "https" if "HEADWATER_TLS_CERTIFICATE" in settings else "http"
+    server = Server(port, process, log_path, scheme=scheme)
     try:
         wait_until(lambda: is_ready(server), seconds=START_SECONDS)
         yield server
@@ -228,6 +230,6 @@ def opened(
     SECRECY.learn(token, key)
     options.setdefault("subprotocols", ["headwater.v1"])
     headers = credentials(token, key)
-    url = f"ws://127.0.0.1:{server.port}/api/v1/ws{query}"
+    url = f"{server.url.replace('http', 'ws', 1)}/api/v1/ws{query}"
     with connect(url, additional_headers=headers, proxy=None, **options) as socket:
         yield Live(socket)
