@@ -65,6 +65,7 @@ from documents import (
     Sessions,
     Store,
     Tickets,
+    Workers,
     always,
     bind_classes,
     install,
@@ -86,6 +87,7 @@ from realtime import (
     Relay,
     RelayedSource,
     Relaying,
+    RollCall,
     Snapshots,
     Upkeep,
     ViewIndex,
@@ -163,6 +165,12 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(manager.stop)
         figures = Figures(Metrics(), database, status, manager, read_cache, passwords, counters)
         _own(stack, figures.run())
+        workers = None
+        if not database.in_memory:
+            workers = Workers(database)
+            await workers.install()
+        roll_call = RollCall(workers, status, manager)
+        _own(stack, roll_call.run())
         yield Services(
             settings=settings,
             database=database,
@@ -194,6 +202,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             audit=audit,
             password_resets=password_resets,
             figures=figures,
+            roll_call=roll_call,
         )
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from api import (
     account_routes,
+    admin_routes,
     bulk_routes,
     file_routes,
     health,
@@ -89,6 +90,7 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
     key_forms = forms_of(keys)
     router.include_router(key_routes.key_router(keys, key_forms, settings))
     router.include_router(ticket_routes.router, dependencies=[JSON_ONLY])
+    router.include_router(admin_routes.router, dependencies=[JSON_ONLY])
     router.include_router(schema_routes.schema_router(registry))
     router.include_router(websocket.router)
     models: list[type[BaseModel]] = [
@@ -97,6 +99,7 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
         *password_routes.models(settings),
         *user_routes.MODELS,
         *ticket_routes.MODELS,
+        *admin_routes.MODELS,
         *schema_routes.MODELS,
     ]
     models += [user_forms.public, openapi.page_model(users, user_forms)]

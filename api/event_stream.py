@@ -157,7 +157,7 @@ def _last_words(connection: Connection) -> bytes:
         case CloseCode.TOKEN_EXPIRED:
             error = protocol.Error(code=ErrorCode.TOKEN_EXPIRED, message="the token or key has expired")
         case CloseCode.FORBIDDEN:
-            text = "the session has ended, the key was deleted, or the account was deactivated"
+            text = "the session has ended, the key was deleted, the account was deactivated, or an admin ended this"
             error = protocol.Error(code=ErrorCode.FORBIDDEN, message=text)
         case _:
             return b""

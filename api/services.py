@@ -39,7 +39,7 @@ from documents import (
     Tickets,
     parse_user_id,
 )
-from realtime import ConnectionManager, Feed, FeedStatus, Principals, ReadCache
+from realtime import ConnectionManager, Feed, FeedStatus, Principals, ReadCache, RollCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class Services:
     audit: Audit
     password_resets: PasswordResets
     figures: Figures
+    roll_call: RollCall
 
     def note(self, event: AuditEvent | str, user_id: object, *, by: object = None, **details: Any) -> None:
         """Write an audit entry in the background; see `documents.Audit.record`."""

@@ -97,6 +97,7 @@ from documents.tailer import ChangeStream
 from documents.tickets import LIFETIME as TICKET_LIFETIME
 from documents.tickets import Admission, Tickets
 from documents.validators import json_schema
+from documents.workers import Order, Workers
 
 __all__ = [
     "ANONYMOUS",
@@ -193,6 +194,7 @@ __all__ = [
     "Notice",
     "Operation",
     "OperationFailed",
+    "Order",
     "OutOfTime",
     "Outcome",
     "Page",
@@ -240,6 +242,7 @@ __all__ = [
     "TooManyMatch",
     "Verb",
     "VisibleTo",
+    "Workers",
     "allotted_id",
     "always",
     "anyone",

@@ -37,6 +37,7 @@ class AuditEvent(enum.StrEnum):
     USER_CHANGED = "user_changed"
     USER_DELETED = "user_deleted"
     SESSION_REVOKED = "session_revoked"
+    CONNECTIONS_CLOSED = "connections_closed"
 
 
 class Audit:

@@ -16,6 +16,7 @@ from realtime.read_cache import ReadCache
 from realtime.recovery import LogPast, OplogPast, Past, Recovery
 from realtime.redis_pool import use_of
 from realtime.relay import Relay
+from realtime.roll_call import RollCall
 from realtime.snapshots import Snapshots
 from realtime.upkeep import Upkeep
 from realtime.views import View, ViewIndex, ViewQuery
@@ -44,6 +45,7 @@ __all__ = [
     "Relay",
     "RelayedSource",
     "Relaying",
+    "RollCall",
     "Snapshots",
     "Source",
     "SubscribeRequest",

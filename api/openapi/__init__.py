@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document: real schemas per class, parameters, headers, errors and examples."""
 
 from api.openapi.aggregates import aggregate_models, distinct_operation, report_operation
-from api.openapi.answers import by_session, error_answers, operation
+from api.openapi.answers import by_session, error_answers, operation, query_parameter
 from api.openapi.bulk import BulkOperations
 from api.openapi.document import install_openapi
 from api.openapi.files import FileOperations
@@ -20,5 +20,6 @@ __all__ = [
     "install_openapi",
     "operation",
     "page_model",
+    "query_parameter",
     "report_operation",
 ]
