@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
 from api import openapi
 from api.bodies import JSON
 from api.callers import CallerOf
+from api.methods import add_read_routes
 from api.negotiation import COMMON_HEADERS, JSON_ONLY
 from api.queries import parse_distinct_query, query_items
 from api.services import Services, ServicesOf
@@ -19,16 +19,11 @@ from documents import Report, ResourceClass, Rows, encode_json, parse_distinct
 def add_aggregate_routes(router: APIRouter, resource: ResourceClass) -> None:
     """Add `/distinct/{field}`, and `/reports/…` for each report."""
     distinct = _Distinct(resource)
-    _add(router, "/distinct/{field}", distinct.get, openapi.distinct_operation(resource))
+    documented = openapi.distinct_operation(resource)
+    add_read_routes(router, "/distinct/{field}", distinct.get, documented, [JSON_ONLY])
     for name, report in resource.declared.reports.items():
-        _add(
-            router, f"/reports/{name}", _Report(resource, report).get, openapi.report_operation(resource, name, report)
-        )
-
-
-def _add(router: APIRouter, path: str, handler: Callable[..., Awaitable[Response]], documented: dict[str, Any]) -> None:
-    router.add_api_route(path, handler, methods=["GET"], dependencies=[JSON_ONLY], **documented)
-    router.add_api_route(path, handler, methods=["HEAD"], dependencies=[JSON_ONLY], include_in_schema=False)
+        documented = openapi.report_operation(resource, name, report)
+        add_read_routes(router, f"/reports/{name}", _Report(resource, report).get, documented, [JSON_ONLY])
 
 
 _Field = Annotated[

@@ -33,12 +33,14 @@ from api.middleware import Envelope, LastResort
 from api.negotiation import JSON_ONLY
 from api.origins import Origins
 from api.own_writes import OwnWrites
+from api.parameters import KNOWN_PARAMETERS
 from api.problems import install_problems
 from api.rates import RateLimited
 from api.request_log import RequestLog
 from api.resource_routes import resource_router
 from api.services import Services
 from api.settings import Settings
+from api.stalls import StalledBodies
 from api.versions import VersionCheck
 from documents import Registry, forms_of
 
@@ -79,7 +81,7 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
         redirect_slashes=False,
     )
     install_problems(app)
-    router = APIRouter(prefix=PREFIX)
+    router = APIRouter(prefix=PREFIX, dependencies=[KNOWN_PARAMETERS])
     router.include_router(session_routes.router, dependencies=[JSON_ONLY])
     router.include_router(account_routes.router, dependencies=[JSON_ONLY])
     router.include_router(password_routes.router, dependencies=[JSON_ONLY])
@@ -92,7 +94,6 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
     router.include_router(ticket_routes.router, dependencies=[JSON_ONLY])
     router.include_router(admin_routes.router, dependencies=[JSON_ONLY])
     router.include_router(schema_routes.schema_router(registry))
-    router.include_router(websocket.router)
     models: list[type[BaseModel]] = [
         *session_routes.MODELS,
         *account_routes.models(settings),
@@ -120,6 +121,7 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
     models += [*openapi.PATCH_MODELS, *bulk_routes.MODELS]
     for other in (router, *more):
         app.include_router(other)
+    app.include_router(websocket.router, prefix=PREFIX)
     app.include_router(health.router)
     app.include_router(metric_routes.router)
     app.include_router(pages.router)
@@ -137,9 +139,10 @@ def _surround(app: FastAPI, settings: Settings) -> None:
     From the outside: every answer gets the envelope's headers, whoever gives it, and is counted and measured. Requests
     for other hosts, and without TLS, end before anything reads them. What pages of other origins may read includes
     errors, so all that follows is inside of that: unknown errors become answers, answers are compressed, then it is
-    found out who is calling, and counted; a wrong version counts, too. Innermost, the read cache is told what was
-    written.
+    found out who is calling, and counted; a wrong version counts, too. The read cache is told what was written.
+    Innermost, next to those who read bodies, is who waits for them.
     """
+    app.add_middleware(StalledBodies)
     app.add_middleware(OwnWrites)
     app.add_middleware(VersionCheck)
     app.add_middleware(RateLimited, prefix="/api/")

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
+from python_multipart.multipart import parse_options_header
 
 from api.problems import Problem
 from documents import DocumentRefused, Fault, InvalidInput, PatchKind
@@ -26,6 +27,8 @@ FORM = "application/x-www-form-urlencoded"
 
 #: Decoding this much takes about a millisecond; larger bodies are decoded off the event loop.
 _LARGE = 64 * 1024
+#: What text that is UTF-8 may be called; ASCII is a part of it.
+_CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 #: What BSON can hold; what a document may hold is decided by its class.
 _INT64 = range(-(2**63), 2**63)
@@ -104,13 +107,17 @@ def _told(entry: ErrorDetails) -> tuple[str, str]:
 
 
 def check_media_type(request: Request, accepted: tuple[str, ...]) -> None:
-    """Answer 415 to a body of another type."""
+    """Answer 415 to a body of another type, of another charset than UTF-8, or in a content coding."""
+    listed = {"Accept-Patch" if request.method == "PATCH" else "Accept": ", ".join(accepted)}
     if media_type(request) not in accepted:
-        raise Problem(
-            415,
-            f"The body must be {' or '.join(accepted)}.",
-            headers={"Accept-Patch" if request.method == "PATCH" else "Accept": ", ".join(accepted)},
-        )
+        raise Problem(415, f"The body must be {' or '.join(accepted)}.", headers=listed)
+    kind, parameters = parse_options_header(request.headers["content-type"])
+    if not kind.startswith(b"multipart/") and parameters.get(b"charset", b"utf-8").lower() not in _CHARSETS:
+        raise Problem(415, "The body must be UTF-8.", headers=listed)
+    codings = ",".join(request.headers.getlist("content-encoding")).split(",")
+    if any(coding.strip().lower() not in ("", "identity") for coding in codings):
+        # RFC 9110, 15.5.16: which codings would have been accepted.
+        raise Problem(415, "The body must not be compressed.", headers={"Accept-Encoding": "identity"})
 
 
 def check_length(request: Request, max_bytes: int) -> None:

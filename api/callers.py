@@ -59,15 +59,20 @@ def _credentials_in_query(connection: HTTPConnection) -> frozenset[str]:
     return _IN_THE_QUERY.intersection(map(_base, connection.query_params))
 
 
+def refuse_credentials_in_query(connection: HTTPConnection) -> None:
+    """Raise a 401 Problem where a credential stands in the query string."""
+    if misplaced := _credentials_in_query(connection):
+        detail = f"Credentials are not accepted in the query string (`{min(misplaced)}`); send a header."
+        raise Problem(401, detail, headers=_CHALLENGE)
+
+
 def _base(name: str) -> str:
     return name.partition("[")[0]
 
 
 async def caller_of(connection: HTTPConnection) -> Caller:
     """The caller of an HTTP request; anonymous without credentials. Raises a 401 Problem."""
-    if misplaced := _credentials_in_query(connection):
-        detail = f"Credentials are not accepted in the query string (`{min(misplaced)}`); send a header."
-        raise Problem(401, detail, headers=_CHALLENGE)
+    refuse_credentials_in_query(connection)
     return await _caller_of_headers(connection)
 
 

@@ -23,6 +23,7 @@ from api.bodies import JSON
 from api.callers import CallerOf, SignedInCaller, challenge_unless_signed_in
 from api.dispositions import SHOWN_INLINE, content_disposition
 from api.idempotency import REPLAYED, Attempt, once
+from api.methods import add_read_routes
 from api.multipart import MULTIPART, Event, Part, PartEnd, boundary_of, parts_of
 from api.negotiation import COMMON_HEADERS, JSON_ONLY
 from api.problems import Problem
@@ -59,14 +60,11 @@ def file_router(resource: ResourceClass, forms: Forms, settings: Settings) -> tu
     router = APIRouter(prefix=f"/{resource.name}", tags=["Files"])
     docs = openapi.FileOperations(resource, forms, settings)
     metadata, routes = ResourceRoutes(resource), _Routes(resource)
-    router.add_api_route("", metadata.list, methods=["GET"], **docs.list_page())
-    router.add_api_route("", metadata.list, methods=["HEAD"], include_in_schema=False)
+    add_read_routes(router, "", metadata.list, docs.list_page())
     router.add_api_route("", routes.upload, methods=["POST"], dependencies=[JSON_ONLY], **docs.upload())
-    router.add_api_route("/{id}", metadata.get, methods=["GET"], dependencies=[JSON_ONLY], **docs.get())
-    router.add_api_route("/{id}", metadata.get, methods=["HEAD"], dependencies=[JSON_ONLY], include_in_schema=False)
+    add_read_routes(router, "/{id}", metadata.get, docs.get(), [JSON_ONLY])
     router.add_api_route("/{id}", routes.delete, methods=["DELETE"], **docs.delete())
-    router.add_api_route("/{id}/content", routes.content, methods=["GET"], **docs.content())
-    router.add_api_route("/{id}/content", routes.content, methods=["HEAD"], include_in_schema=False)
+    add_read_routes(router, "/{id}/content", routes.content, docs.content())
     return router, docs.models
 
 

@@ -11,6 +11,7 @@ from api import openapi
 from api.bodies import JSON, read_json
 from api.callers import SessionCaller, by_session
 from api.idempotency import KEY
+from api.methods import add_read_routes
 from api.negotiation import JSON_ONLY
 from api.resource_routes import ResourceRoutes
 from api.services import ServicesOf
@@ -51,12 +52,8 @@ def key_router(resource: ResourceClass, forms: Forms, settings: Settings) -> API
     )
     issuing["responses"][409]["description"] = "The user has 100 keys already."
     router.add_api_route("", create, methods=["POST"], dependencies=[JSON_ONLY], **openapi.by_session(issuing))
-    router.add_api_route("", reading.list, methods=["GET"], **openapi.by_session(docs.list_page()))
-    router.add_api_route("", reading.list, methods=["HEAD"], include_in_schema=False)
-    router.add_api_route(
-        "/{id}", reading.get, methods=["GET"], dependencies=[JSON_ONLY], **openapi.by_session(docs.get())
-    )
-    router.add_api_route("/{id}", reading.get, methods=["HEAD"], dependencies=[JSON_ONLY], include_in_schema=False)
+    add_read_routes(router, "", reading.list, openapi.by_session(docs.list_page()))
+    add_read_routes(router, "/{id}", reading.get, openapi.by_session(docs.get()), [JSON_ONLY])
     router.add_api_route("/{id}", reading.delete, methods=["DELETE"], **openapi.by_session(docs.delete()))
     return router
 

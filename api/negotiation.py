@@ -23,7 +23,10 @@ COMMON_HEADERS = {
     "Vary": "Accept, Accept-Encoding, Authorization, X-API-Key, Origin",
 }
 
-_QUALITY = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
+_QUALITY = re.compile(r"q=([0-9](?:\.[0-9]*)?)")
+
+#: The codings that answers may have, the best one first.
+CODINGS = ("zstd", "br", "gzip")
 
 
 def negotiate(accept: Sequence[str], offered: Sequence[str]) -> str:
@@ -53,13 +56,28 @@ def _rating(media_type: str, ranges: Sequence[tuple[str, float]]) -> tuple[float
     return quality, exactness
 
 
+def negotiate_coding(accept: Sequence[str]) -> tuple[str | None, bool]:
+    """The coding of CODINGS that `Accept-Encoding` prefers (RFC 9110, 12.5.3), and whether a plain answer will do.
+
+    The greatest quality wins; of equal ones the first of CODINGS. None where nothing is asked for, or nothing that
+    there is, or a plain answer more.
+    """
+    qualities = dict(_ranges(accept))
+    others = qualities.get("*", 0.0)
+    plain = qualities.get("identity", 0.0 if "*" in qualities and not others else None)
+    best = max(CODINGS, key=lambda coding: qualities.get(coding, others))
+    if (quality := qualities.get(best, others)) == 0 or quality < (plain or 0.0):
+        return None, plain != 0
+    return best, plain != 0
+
+
 def _ranges(accept: Sequence[str]) -> Iterator[tuple[str, float]]:
-    """Media ranges and their qualities. One whose quality cannot be read is taken as if it had none."""
+    """What is named, in lower case, and its quality. One whose quality cannot be read is taken as if it had none."""
     for part in ",".join(accept).split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
         if name:
             found = [match for parameter in parameters if (match := _QUALITY.fullmatch(parameter))]
-            yield name, float(found[0].group(1)) if found else 1.0
+            yield name, min(float(found[0].group(1)), 1.0) if found else 1.0
 
 
 def _accepts_json(request: Request) -> None:

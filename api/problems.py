@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.methods import allowed_methods
+from api.methods import described_methods
 from api.passwords import Busy
 from documents import (
     ConditionMissing,
@@ -50,6 +50,7 @@ CODES: dict[int, str] = {
     404: "not_found",
     405: "method_not_allowed",
     406: "not_acceptable",
+    408: "request_timeout",
     409: "conflict",
     412: "precondition_failed",
     413: "content_too_large",
@@ -228,10 +229,10 @@ def install_problems(app: FastAPI) -> None:
         request_id = getattr(request.state, "request_id", "")
         path = request.scope["path"]
         if problem.status == 405:
-            allowed = allowed_methods(request.app.routes, request.scope)
+            described = described_methods(request.app.routes, request.scope)
             if request.method == "OPTIONS":
-                return Response(status_code=204, headers={"Allow": allowed})
-            problem.headers["Allow"] = allowed
+                return Response(status_code=204, headers=described)
+            problem.headers["Allow"] = described["Allow"]
         elif problem.status >= 500:
             # Known causes need no stack trace; unknown ones do.
             cause = None if isinstance(error, Problem | DatabaseAway | Contended | Busy) else error

@@ -226,7 +226,7 @@ def parse_selection(resource: ResourceClass, principal: Principal, items: Sequen
 def parse_one(
     resource: ResourceClass, registry: Registry, principal: Principal, items: Sequence[tuple[str, str]]
 ) -> Expansion:
-    """The query string of one document: what to embed. Raises FilterRefused; other parameters have no meaning."""
+    """The query string of one document: what to embed. Raises FilterRefused."""
     parameters = _Parameters([(name, value) for name, value in items if name == "expand"])
     expansion = parameters.expansion(resource, registry, principal)
     parameters.finish()

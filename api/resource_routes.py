@@ -19,6 +19,7 @@ from api.event_stream import ListCaller, asks_for_events, live_list
 from api.exports import export_list
 from api.idempotency import Attempt, create_once, once
 from api.imports import import_lines
+from api.methods import add_read_routes
 from api.negotiation import COMMON_HEADERS, JSON_ONLY, LIST_TYPES, NDJSON_ONLY, negotiate
 from api.own_writes import reader_of
 from api.queries import ListRequest, parse_list, parse_one, query_items
@@ -53,16 +54,14 @@ def resource_router(resource: ResourceClass, forms: Forms, settings: Settings) -
     router = APIRouter(prefix=f"/{resource.name}", tags=[resource.label])
     routes = ResourceRoutes(resource)
     docs = openapi.Operations(resource, forms, settings)
-    router.add_api_route("", routes.list, methods=["GET"], **docs.list_page())
-    router.add_api_route("", routes.list, methods=["HEAD"], include_in_schema=False)
+    add_read_routes(router, "", routes.list, docs.list_page())
     router.add_api_route("", routes.create, methods=["POST"], dependencies=[JSON_ONLY], **docs.create())
     router.add_api_route(
         "/import", routes.import_lines, methods=["POST"], dependencies=[NDJSON_ONLY], **docs.import_lines()
     )
     add_aggregate_routes(router, resource)
     add_bulk_routes(router, resource, openapi.BulkOperations(resource, forms, docs))
-    router.add_api_route(_ONE, routes.get, methods=["GET"], dependencies=[JSON_ONLY], **docs.get())
-    router.add_api_route(_ONE, routes.get, methods=["HEAD"], dependencies=[JSON_ONLY], include_in_schema=False)
+    add_read_routes(router, _ONE, routes.get, docs.get(), [JSON_ONLY])
     router.add_api_route(_ONE, routes.replace, methods=["PUT"], dependencies=[JSON_ONLY], **docs.replace())
     router.add_api_route(_ONE, routes.patch, methods=["PATCH"], dependencies=[JSON_ONLY], **docs.patch())
     router.add_api_route(_ONE, routes.delete, methods=["DELETE"], **docs.delete())

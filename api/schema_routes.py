@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from api import openapi
 from api.bodies import JSON
 from api.callers import CallerOf
+from api.methods import add_read_routes
 from api.negotiation import COMMON_HEADERS, JSON_ONLY
 from api.problems import Problem
 from api.services import ServicesOf
@@ -94,8 +95,7 @@ def schema_router(registry: Registry) -> APIRouter:
     for documented in (listed, one):
         documented["tags"] = ["Schemas"]
     for path, handler, documented in (("", routes.list, listed), ("/{name}", routes.get, one)):
-        router.add_api_route(path, handler, methods=["GET"], **documented)
-        router.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False)
+        add_read_routes(router, path, handler, documented)
     return router
 
 

@@ -12,6 +12,7 @@ from api import openapi
 from api.bodies import JSON, MERGE_PATCH, Body, parse_body, read_json
 from api.callers import AdminCaller, signed_in
 from api.event_stream import signed_in_to_list
+from api.methods import add_read_routes
 from api.negotiation import JSON_ONLY
 from api.resource_routes import ResourceRoutes, answer_with, preconditions_of
 from api.services import ServicesOf
@@ -55,10 +56,8 @@ def user_router(resource: ResourceClass, forms: Forms, settings: Settings) -> AP
     reading, routes = ResourceRoutes(resource), _Routes(resource)
     docs = openapi.Operations(resource, forms, settings)
     listing, getting = [Depends(signed_in_to_list)], [Depends(signed_in), JSON_ONLY]
-    router.add_api_route("", reading.list, methods=["GET"], dependencies=listing, **docs.list_page())
-    router.add_api_route("", reading.list, methods=["HEAD"], dependencies=listing, include_in_schema=False)
-    router.add_api_route(_ONE, reading.get, methods=["GET"], dependencies=getting, **docs.get())
-    router.add_api_route(_ONE, reading.get, methods=["HEAD"], dependencies=getting, include_in_schema=False)
+    add_read_routes(router, "", reading.list, docs.list_page(), listing)
+    add_read_routes(router, _ONE, reading.get, docs.get(), getting)
     changing = (
         "For admins. Roles and deactivation act on requests and live sockets within a second. Deactivation ends all "
         "sessions for good; API keys are refused until the user is active again. The last admin stays."

@@ -98,6 +98,17 @@ class Editor:
         """What the public, dotted `path` names; None where this caller knows no field."""
         return resolve(path, FieldType(Kind.OBJECT, fields=self.visible))
 
+    def parse(self, values: Mapping[str, Any], edits: Sequence[Edit] = ()) -> dict[str, Any]:
+        """The new values of writable fields as Python values, but for fields that anything fits.
+
+        Raises DocumentRefused for those of a wrong type, at the place of the one of `edits` that made them.
+        """
+        typed = {name: value for name, value in values.items() if not _is_free(self.writable[name].type)}
+        try:
+            return parse_values(self.update, typed)
+        except DocumentRefused as refused:
+            raise DocumentRefused([_traced(fault, edits) for fault in refused.faults]) from None
+
     def close(
         self, stored: Stored, before: Mapping[str, Any], after: Mapping[str, Any], edits: Sequence[Edit] = ()
     ) -> dict[str, Any]:
@@ -112,11 +123,7 @@ class Editor:
             if name in self.writable and not (name in before and same(before[name], value))
         }
         gone = {name for name in before if name in self.writable and name not in after}
-        typed = {name: value for name, value in changed.items() if not _is_free(self.writable[name].type)}
-        try:
-            parsed = parse_values(self.update, typed)
-        except DocumentRefused as refused:
-            raise DocumentRefused([_traced(fault, edits) for fault in refused.faults]) from None
+        parsed = self.parse(changed, edits)
         values = {name: _restored(parsed.get(name), value, self.writable[name].type) for name, value in changed.items()}
         return to_python({n: v for n, v in stored.items() if n not in changed and n not in gone}) | values
 

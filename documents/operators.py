@@ -54,6 +54,9 @@ class OperatorPatch:
         if faults:
             raise DocumentRefused(faults)
         self._edits = [Edit(update.path, update.loc, given=update.sets) for update in self._updates]
+        # No other operator has the same path, so these are what the fields will have.
+        whole = [update for update in self._updates if update.sets and len(update.path) == 1]
+        editor.parse({update.path[0]: update.change(MISSING) for update in whole}, self._edits)
 
     def apply(self, stored: Stored) -> dict[str, Any]:
         """See Patch. Raises DocumentRefused where an operator does not fit the value that it meets."""

@@ -8,6 +8,10 @@ from typing import Any, Protocol
 from documents.database import Stored
 from documents.editing import Editor
 from documents.input import merge, refuse_unknown
+from documents.shapes import Kind
+
+#: Where an object may be merged with what is there.
+_MERGED = frozenset({Kind.OBJECT, Kind.MAP, Kind.UNION, Kind.ANY})
 
 
 class Patch(Protocol):
@@ -39,6 +43,11 @@ class MergePatch:
     def __init__(self, editor: Editor, content: Any) -> None:
         self._editor = editor
         self._changes = refuse_unknown(content, editor.writable, editor.visible)
+        editor.parse({name: value for name, value in self._changes.items() if self._is_whole(name, value)})
+
+    def _is_whole(self, name: str, value: Any) -> bool:
+        """Whether `value` is what the field will have, whatever the document has there."""
+        return value is not None and not (isinstance(value, dict) and self._editor.writable[name].type.kind in _MERGED)
 
     def apply(self, stored: Stored) -> dict[str, Any]:
         """See Patch. Raises DocumentRefused for values of a wrong type."""

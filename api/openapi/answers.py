@@ -18,6 +18,7 @@ _TEXTS = {
     403: "The caller may see the document, but not do this.",
     404: "There is no such document for this caller.",
     406: "The request accepts no form of the answer that there is.",
+    408: "No more of the body has come for a minute.",
     405: "`bulk`, `distinct`, `import` and `reports` are no ids; their addresses have other methods.",
     409: "Another document has the same unique value, or the request does not fit what is there.",
     412: "The document has changed, or exists already (`If-Match`, `If-None-Match`).",

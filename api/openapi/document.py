@@ -65,6 +65,10 @@ def _add_version(paths: dict[str, Any]) -> None:
         for item in methods.values():
             item.setdefault("parameters", []).append(parameter)
             item["responses"] |= {str(status): answer for status, answer in error_answers(400).items()}
+            if "requestBody" in item:
+                item["responses"].setdefault("408", error_answers(408)[408])
+            # Of every operation: a query parameter that it does not have.
+            item["responses"].setdefault("422", error_answers(422)[422])
 
 
 def _add_rate_limit(document: dict[str, Any]) -> None:

@@ -68,6 +68,17 @@ def test_methods_of_every_address(server: Server, paths: dict[str, Any]) -> None
         assert options.headers["allow"] == refused.headers["allow"]
 
 
+def test_patches_of_every_address(server: Server, paths: dict[str, Any]) -> None:
+    """OPTIONS names the kinds of patch that an address takes (RFC 5789, 3.1), where it takes any."""
+    for path, item in paths.items():
+        listed = httpx.options(server.url + address(path)).headers.get("accept-patch")
+        bodies = item.get("patch", {}).get("requestBody", {}).get("content", {})
+        assert (listed.split(", ") if listed else []) == list(bodies), path
+    posts = httpx.options(f"{server.url}/api/v1/posts/{SOME_ID}").headers["accept-patch"].split(", ")
+    assert {"application/merge-patch+json", "application/json-patch+json"} < set(posts)
+    assert "accept-patch" not in httpx.options(f"{server.url}/api/v1/auth/login").headers
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_methods_of_pages(server: Server, path: str) -> None:
     """Pages are read only."""

@@ -169,7 +169,18 @@ async def test_fault_for_a_page_of_another_origin() -> None:
 
 @pytest.mark.parametrize(
     ("accepted", "coding"),
-    [("gzip", "gzip"), ("br", "br"), ("zstd, br, gzip", "zstd"), ("gzip;q=0", None), ("identity", None), ("x", None)],
+    [
+        ("gzip", "gzip"),
+        ("br", "br"),
+        ("zstd, br, gzip", "zstd"),
+        ("zstd;q=0.2, br;q=0.3, gzip;q=0.4", "gzip"),
+        ("zstd;q=0, *", "br"),
+        ("gzip;q=0.5, identity", None),
+        ("gzip;q=0", None),
+        ("*;q=0", None),
+        ("identity", None),
+        ("x", None),
+    ],
 )
 def test_coding(alice: User, title: str, accepted: str, coding: str | None) -> None:
     """Is one that the client accepts; entity tag and conditions are the same with and without."""
@@ -193,6 +204,15 @@ def test_coding(alice: User, title: str, accepted: str, coding: str | None) -> N
     assert changed.status_code == 200
     # What fits into one packet is sent as it is.
     assert "content-encoding" not in changed.headers
+
+
+def test_small_answer_to_somebody_who_wants_no_plain_one(server: Server) -> None:
+    """Is compressed, too."""
+    url = f"{server.url}/health/live"
+    for excluded in ("identity;q=0", "*;q=0"):
+        answer = httpx.get(url, headers={"Accept-Encoding": f"gzip, {excluded}"})
+        assert (answer.headers["content-encoding"], answer.status_code) == ("gzip", 200)
+    assert "content-encoding" not in httpx.get(url, headers={"Accept-Encoding": "gzip"}).headers
 
 
 def test_event_stream_is_not_compressed(server: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import socket
@@ -188,6 +189,46 @@ def test_other_media_type(alice: User, post: dict[str, Any], media_type: str | N
         "application/merge-patch+json, application/json-patch+json, "
         "application/vnd.headwater.update+json, application/json"
     )
+
+
+@pytest.mark.parametrize("charset", ["iso-8859-1", "utf-16", '"latin1"', "", "x"])
+def test_other_charset(alice: User, charset: str) -> None:
+    """JSON is UTF-8 (RFC 8259, 8.1): a body that says it is something else is a 415, and not read as what it is not."""
+    headers = {"Content-Type": f"application/json; charset={charset}"}
+    answer = alice.client.post("/posts", content='{"title":"é"}'.encode(), headers=headers)
+    problem(answer, 415, "unsupported_media_type")
+    assert answer.headers["accept"] == "application/json"
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", '"utf-8"', "utf8", "us-ascii"])
+def test_charset_that_is_utf8(alice: User, title: str, charset: str) -> None:
+    """May be named."""
+    headers = {"Content-Type": f"application/json; charset={charset}"}
+    assert alice.client.post("/posts", json={"title": title}, headers=headers).status_code == 201
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "identity, zstd", "x"])
+def test_compressed_body(alice: User, post: dict[str, Any], coding: str) -> None:
+    """Is a 415 that says that none is accepted (RFC 9110, 15.5.16), wherever a body is read."""
+    body = gzip.compress(b'{"title":"a"}')
+    for method, path, media_type in (
+        ("POST", "/posts", "application/json"),
+        ("PATCH", f"/posts/{post['id']}", "application/merge-patch+json"),
+        ("POST", "/posts/import", "application/x-ndjson"),
+        ("POST", "/files", "multipart/form-data; boundary=b"),
+        ("POST", "/auth/login", "application/x-www-form-urlencoded"),
+    ):
+        headers = {"Content-Type": media_type, "Content-Encoding": coding}
+        answer = alice.client.request(method, path, content=body, headers=headers)
+        problem(answer, 415, "unsupported_media_type")
+        assert answer.headers["accept-encoding"] == "identity"
+    assert alice.client.get(f"/posts/{post['id']}").json() == post
+
+
+def test_body_that_is_called_plain(alice: User, title: str) -> None:
+    """Is one like any other."""
+    headers = {"Content-Encoding": "identity"}
+    assert alice.client.post("/posts", json={"title": title}, headers=headers).status_code == 201
 
 
 def raw(server: Server, request: bytes) -> bytes:

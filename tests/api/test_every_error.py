@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
+import http.client
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,10 +22,13 @@ from tests.api.conftest import Starter
 from tests.api.servers import ADMIN_EMAIL, ROOT, Server, User, serving
 from tests.api.test_errors import problem
 
-#: A class with a fault that nobody has thought of.
+#: A class with a fault that nobody has thought of; and a minute without a part of the body is over sooner.
 MODULE = '''
 from typing import Annotated
+import api.stalls
 from documents import Access, LiveDocument, Resource, SetOnCreate, signed_in
+
+api.stalls.PART_SECONDS = 2.0
 
 def stamped(principal):
     raise RuntimeError("a fault in somebody's own code")
@@ -160,6 +165,20 @@ def unconditional(world: World) -> httpx.Response:
     return client.patch(path, json={"text": "c"})
 
 
+def half_a_body(world: World) -> httpx.Response:
+    """Send half of a body, and wait. The server closes the connection."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", world.server.port, timeout=30)) as connection:
+        connection.putrequest("POST", "/api/v1/posts")
+        for name, value in (("Content-Type", "application/json"), ("Content-Length", "100")):
+            connection.putheader(name, value)
+        connection.putheader("Authorization", f"Bearer {world.alice.token}")
+        connection.endheaders(b'{"title": ')
+        answer = connection.getresponse()
+        content = answer.read()
+        assert connection.sock is None
+        return httpx.Response(answer.status, headers=answer.getheaders(), content=content)
+
+
 def beyond_the_end(world: World) -> httpx.Response:
     """A range that begins behind a file's last byte."""
     answer = world.alice.client.post("/files", files={"files": ("a.txt", b"water")})
@@ -182,6 +201,7 @@ REQUESTS: dict[tuple[int, str], Callable[[World], httpx.Response]] = {
     (404, "not_found"): lambda world: world.bob.client.get(world.post(status="draft")),
     (405, "method_not_allowed"): lambda world: world.alice.client.put("/posts", json={}),
     (406, "not_acceptable"): lambda world: world.alice.client.get("/posts", headers={"Accept": "image/png"}),
+    (408, "request_timeout"): half_a_body,
     (409, "conflict"): last_admin,
     (409, "duplicate"): taken_slug,
     (409, "in_progress"): key_in_use,
@@ -204,7 +224,14 @@ def test_error(world: World, status: int, code: str) -> None:
     """The request of the table is answered with it, and with the headers that belong to it."""
     answer = REQUESTS[status, code](world)
     problem(answer, status, code)
-    expected = {401: "www-authenticate", 405: "allow", 415: "accept", 429: "retry-after", 503: "retry-after"}
+    expected = {
+        401: "www-authenticate",
+        405: "allow",
+        408: "connection",
+        415: "accept",
+        429: "retry-after",
+        503: "retry-after",
+    }
     if status in expected:
         assert answer.headers[expected[status]]
 

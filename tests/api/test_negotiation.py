@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from api.negotiation import LIST_TYPES, negotiate
+from api.negotiation import LIST_TYPES, negotiate, negotiate_coding
 from api.problems import Problem
 from tests.api.servers import Server, User
 from tests.api.test_errors import SOME_ID, problem
@@ -48,6 +48,38 @@ def test_no_choice(accept: str) -> None:
     with pytest.raises(Problem) as refused:
         negotiate([accept], LIST_TYPES)
     assert refused.value.status == 406
+
+
+@pytest.mark.parametrize(
+    ("accept", "coding", "plain_will_do"),
+    [
+        ([], None, True),
+        ([""], None, True),
+        (["gzip"], "gzip", True),
+        (["GZIP"], "gzip", True),
+        (["gzip, br, zstd"], "zstd", True),
+        (["gzip;q=1.0, br;q=0.5, zstd;q=0.1"], "gzip", True),
+        (["gzip;q=0.2", "br;q=0.3"], "br", True),
+        (["gzip;q=0, br"], "br", True),
+        (["gzip;q=0"], None, True),
+        (["gzip;q=0.000"], None, True),
+        (["*"], "zstd", True),
+        (["zstd;q=0, *"], "br", True),
+        (["gzip, *;q=0.5"], "gzip", True),
+        (["gzip;q=0.5, identity"], None, True),
+        (["gzip, identity"], "gzip", True),
+        (["gzip, identity;q=0.5"], "gzip", True),
+        (["gzip, identity;q=0"], "gzip", False),
+        (["gzip, *;q=0"], "gzip", False),
+        (["*;q=0, identity"], None, True),
+        (["*;q=0"], None, False),
+        (["identity;q=0"], None, False),
+        (["compress, deflate"], None, True),
+    ],
+)
+def test_coding(accept: list[str], coding: str | None, plain_will_do: bool) -> None:
+    """The greatest quality wins, what has none is never sent, and a plain answer will do unless it is excluded."""
+    assert negotiate_coding(accept) == (coding, plain_will_do)
 
 
 def test_request_that_accepts_nothing_there_is(server: Server, alice: User) -> None:
