@@ -103,6 +103,27 @@ def test_the_result_is_validated_as_a_whole(alice: User, post: dict[str, Any]) -
     assert alice.client.get(url).json() == post
 
 
+@pytest.mark.parametrize(
+    ("kind", "content", "place"),
+    [
+        (MERGE, {"title": 1}, ["body", "title"]),
+        (MERGE, {"title": {"a": 1}}, ["body", "title"]),
+        (MERGE, {"tags": ["a", 1]}, ["body", "tags", 1]),
+        (MERGE, {"body": "Water.", "slug": []}, ["body", "slug"]),
+        (OPERATORS, {"$set": {"title": 1}}, ["body", "$set", "title"]),
+        (OPERATORS, {"$set": {"tags": [[]]}}, ["body", "$set", "tags", 0]),
+    ],
+)
+def test_values_that_no_document_takes(
+    alice: User, post: dict[str, Any], title: str, kind: str, content: Any, place: list[str | int]
+) -> None:
+    """Are refused before a document is looked at: also under a stale tag, and where a filter matches nothing."""
+    stale = patch(alice.client, f"/posts/{post['id']}", kind, content, **{"If-Match": '"stale"'})
+    assert places(stale) == [place]
+    assert places(patch(alice.client, f"/posts?title=no-{title}", kind, content)) == [place]
+    assert alice.client.get(f"/posts/{post['id']}").json() == post
+
+
 def test_a_duplicate(alice: User, post: dict[str, Any], draft: dict[str, Any]) -> None:
     """A unique value that another document has is a conflict, as for any write."""
     taken = {"$set": {"slug": post["slug"]}}
