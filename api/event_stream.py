@@ -101,7 +101,8 @@ class EventStream(Response):
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 if connection.closing.done() and connection.closing.result() is not CloseCode.SLOW_CONSUMER:
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(connection.outbox.below(0), FLUSH_SECONDS)
+                        async with asyncio.timeout(FLUSH_SECONDS):
+                            await connection.outbox.below(0)
             finally:
                 writing.cancel()
                 leaving.cancel()
@@ -109,7 +110,10 @@ class EventStream(Response):
             if connection.closing.done():
                 manager.closed[connection.closing.result()] += 1
             if not leaving.done() or connection.closing.done():
-                await send({"type": "http.response.body", "body": _last_words(connection), "more_body": False})
+                # A client that takes nothing does not take this either; then the server closes the connection.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FLUSH_SECONDS):
+                        await send({"type": "http.response.body", "body": _last_words(connection), "more_body": False})
         except Refused as refused:  # pragma: no cover - a new connection has no other subscription to collide with
             raise InvalidInput.at("query", msg=str(refused), type=refused.code) from None
         finally:

@@ -82,7 +82,8 @@ class ExportStream(Response):
                     # Nothing is cancelled in the middle of a read: one batch later it ends by itself.
                     while chunk and not leaving.done():
                         body = {"type": "http.response.body", "body": chunk, "more_body": True}
-                        await asyncio.wait_for(send(body), STALL_SECONDS)
+                        async with asyncio.timeout(STALL_SECONDS):
+                            await send(body)
                         chunk = await anext(reading, b"")
                     if leaving.done():
                         logger.info(

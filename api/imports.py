@@ -248,4 +248,5 @@ class _Results:
         self._sending = asyncio.create_task(self._send_one(message))
 
     async def _send_one(self, message: Message) -> None:
-        await asyncio.wait_for(self._send(message), STALL_SECONDS)
+        async with asyncio.timeout(STALL_SECONDS):
+            await self._send(message)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 #: Connections that may wait to be accepted.
 BACKLOG = 2_048
+#: What may wait in the kernel for a client that does not take it.
+UNSENT_BYTES = 64 * 1024
 
 
 class ListenRefused(Exception):
@@ -21,10 +23,15 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         where = f"HEADWATER_HOST and HEADWATER_PORT: cannot listen on {host} port {port}"
         raise ListenRefused(f"{where} ({os.strerror(error.errno or 0)})") from None
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        # Connections inherit it. What a client does not take then waits in its outbox, where it is bounded, and not in
+        # the kernel, which would hold some megabytes of it. What is on its way does not count, so nothing gets slower.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+    return listening
 
 
 def accepted_and_closed(listening: socket.socket) -> Iterator[socket.socket]:

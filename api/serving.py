@@ -236,7 +236,15 @@ def _serve_on(listening: socket.socket, app: Application, settings: Settings, on
     return server.started
 
 
+#: What uvicorn's sans-io protocol says of each handshake that got an HTTP answer: it forgets that it sent one. And what
+#: it says of an answer that is broken off, on purpose: whoever does so says why, and the connection is closed.
+_MEANINGLESS = frozenset(
+    {
+        "ASGI callable returned without completing handshake.",
+        "ASGI callable returned without completing response.",
+    }
+)
+
+
 def _means_something(record: logging.LogRecord) -> bool:
-    """False for what uvicorn's sans-io protocol says of each handshake that got an HTTP answer: it forgets that it sent
-    one."""
-    return record.msg != "ASGI callable returned without completing handshake."
+    return record.msg not in _MEANINGLESS

@@ -117,7 +117,8 @@ class _Socket:
             if code is not None:
                 if code is not CloseCode.SLOW_CONSUMER and not writing.done():
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(connection.outbox.below(0), FLUSH_SECONDS)
+                        async with asyncio.timeout(FLUSH_SECONDS):
+                            await connection.outbox.below(0)
                 raise _Close(code)
         finally:
             reading.cancel()

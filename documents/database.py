@@ -267,7 +267,8 @@ class MongoDatabase:
         with driver_errors():
             try:
                 # The driver waits for a server as long as its selection timeout; health must answer sooner.
-                await asyncio.wait_for(self.client.admin.command("ping"), 2)
+                async with asyncio.timeout(2):
+                    await self.client.admin.command("ping")
             except TimeoutError:
                 raise DatabaseAway("the database does not answer") from None
 

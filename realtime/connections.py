@@ -163,7 +163,10 @@ class Connection:
         while self.outbox.bytes > size:
             taken = self.outbox.sent_bytes
             try:
-                await asyncio.wait_for(self.outbox.below(size), DRAIN_TIMEOUT.total_seconds())
+                # Not `wait_for`, which until Python 3.12 drops a cancellation that comes when there is room at last
+                # (CPython issue 86296): a reset makes room and cancels at once.
+                async with asyncio.timeout(DRAIN_TIMEOUT.total_seconds()):
+                    await self.outbox.below(size)
             except TimeoutError:
                 if self.outbox.sent_bytes == taken:
                     self.close(CloseCode.SLOW_CONSUMER)
@@ -172,7 +175,8 @@ class Connection:
     async def drained(self) -> None:
         """Wait until the outbox is almost empty; disconnect the client when that takes too long."""
         try:
-            await asyncio.wait_for(self.outbox.drained(self.outbox.max_bytes // 8), DRAIN_TIMEOUT.total_seconds())
+            async with asyncio.timeout(DRAIN_TIMEOUT.total_seconds()):
+                await self.outbox.drained(self.outbox.max_bytes // 8)
         except TimeoutError:
             self.close(CloseCode.SLOW_CONSUMER)
             await asyncio.Event().wait()  # until this connection's tasks are ended

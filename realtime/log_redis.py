@@ -252,7 +252,11 @@ def away() -> Iterator[None]:
 
 
 def _heed_cancellation() -> None:
-    """Raise a cancellation that redis-py has taken for the end of a time limit of its own: else it is lost for good."""
+    """Raise a cancellation that was swallowed below us: else it is lost for good.
+
+    redis-py sends within `asyncio.wait_for`, which until Python 3.12 drops a cancellation that comes when the sending
+    is just done (CPython issue 86296).
+    """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

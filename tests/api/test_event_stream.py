@@ -14,7 +14,7 @@ import pytest
 from bson import ObjectId
 from pymongo.database import Database
 
-from tests.api.servers import Server, User, live
+from tests.api.servers import Server, User, live, wait_until
 from tests.api.test_errors import places, problem
 from tests.api.test_websocket import short_lived
 
@@ -213,6 +213,22 @@ def test_role_that_is_granted(server: Server, mongo: Mongo, draft: dict[str, Any
         reset, snapshot = stream.event(), stream.event()
         assert (reset.name, reset.data["reason"], reset.id) == ("reset", "access_changed", None)
         assert [item["document"]["id"] for item in snapshot.data["items"]] == [draft["id"]]
+
+
+def test_role_that_is_taken_away(server: Server, mongo: Mongo, title: str) -> None:
+    """A stream by a field that may no longer be seen says that it ends, and ends; else there would be silence."""
+    user = server.register(f"a{title[-12:]}")
+    mongo["users"].update_one({"_id": ObjectId(user.id)}, {"$set": {"roles": ["user", "admin"]}})
+    wait_until(lambda: "admin" in user.client.get("/users/me").json()["roles"])
+    with streaming(user.client, "/users?email=nobody@example.org") as stream:
+        assert [stream.event().name for _ in range(2)] == ["snapshot", "ready"]
+        mongo["users"].update_one({"_id": ObjectId(user.id)}, {"$set": {"roles": ["user"]}})
+        reset, last = stream.event(), stream.event()
+        assert (reset.name, reset.data["reason"]) == ("reset", "access_changed")
+        assert (last.name, last.data["reason"]) == ("unsubscribed", "access_changed")
+        with pytest.raises(StopIteration):
+            stream.event()
+    assert len(places(user.client.get("/users?email=nobody@example.org", headers=EVENTS))) == 1
 
 
 def test_client_that_leaves(server: Server, alice: User, anonymous: httpx.Client, title: str) -> None:

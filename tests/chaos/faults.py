@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import secrets
 import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import redis.asyncio
 from bson import ObjectId
@@ -17,6 +18,7 @@ from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from realtime.relay import LEASE
+from tests.chaos.clients import Client
 from tests.chaos.failover import failover
 from tests.chaos.ledger import Ledger
 from tests.chaos.proxy import Proxy
@@ -29,6 +31,10 @@ SHORT_SECONDS = (0.5, 3.0)
 #: So few changes make the oplog forget, when it is made short.
 SHORT_OPLOG = 200
 EFFECT_SECONDS = 30
+#: Longer than a server waits for a client that takes nothing.
+STUCK_SECONDS = 12.0
+ABSENCES = 3
+FLOOD_BYTES, FLOOD_DOCUMENTS = 20_000, 60
 
 Fault = Callable[[], Awaitable[None]]
 
@@ -36,10 +42,11 @@ Fault = Callable[[], Awaitable[None]]
 class Faults:
     """Makes faults until told to stop; each kind comes once before any comes again.
 
-    Two go on at a time: one of the workers, one of what is around them. `quiet` is held by those that must be alone.
+    Three go on at a time: one of the workers, one of what is around them, one of the clients. `quiet` is held by those
+    of the first two that must be alone. `absent` are the clients that can be told to read nothing.
     """
 
-    def __init__(self, site: Site, ledger: Ledger, chance: random.Random) -> None:
+    def __init__(self, site: Site, ledger: Ledger, chance: random.Random, absent: Sequence[Client]) -> None:
         self.counts: Counter[str] = Counter()
         #: Seconds from the death of a relay until the other workers' clients heard of a change made after it.
         self.failovers: list[float] = []
@@ -47,6 +54,7 @@ class Faults:
         self._site = site
         self._ledger = ledger
         self._chance = chance
+        self._absent = tuple(absent)
         self._quiet = asyncio.Lock()
         self.of_workers: list[Fault] = [
             self.worker_killed,
@@ -69,23 +77,29 @@ class Faults:
             self.database_connections_cut,
             self.database_connections_half_open,
             self.database_restarted,
+            self.database_killed,
             self.database_away,
             self.cursors_killed,
             self.history_lost,
             self.collection_dropped,
         ]
+        self.of_clients: list[Fault] = [self.consumers_slow, self.consumers_stuck]
 
     @property
     def kinds(self) -> list[str]:
         """The names of all kinds."""
-        return [getattr(fault, "__name__", "?") for fault in (*self.of_workers, *self.of_the_rest)]
+        return [getattr(fault, "__name__", "?") for lane in self._lanes for fault in lane]
+
+    @property
+    def _lanes(self) -> tuple[list[Fault], ...]:
+        return self.of_workers, self.of_the_rest, self.of_clients
 
     async def run(self, seconds: float) -> None:
         """Make faults for so long, and at least one of each kind."""
         self.deadline = time.monotonic() + seconds
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_making(self.of_workers))
-            group.create_task(self._keep_making(self.of_the_rest))
+            for lane in self._lanes:
+                group.create_task(self._keep_making(lane))
 
     async def _keep_making(self, kinds: list[Fault]) -> None:
         first = True
@@ -121,15 +135,7 @@ class Faults:
         await worker.ended()
         await self._last()
         worker.start()
-        await self._serves(worker)
-
-    async def _serves(self, worker: Worker) -> None:
-        """Wait until it serves. A start that meets a fault of the database or Redis is refused, and tried again."""
-        while True:
-            with contextlib.suppress(RuntimeError):
-                await worker.ready()
-                return
-            worker.start()
+        await worker.serves()
 
     async def worker_stopped(self) -> None:
         """A worker hangs for some seconds, and goes on as if nothing had been."""
@@ -149,7 +155,7 @@ class Faults:
         except TimeoutError:
             self._ledger.violate(worker.name, "does not end when it is asked to")
         worker.start()
-        await self._serves(worker)
+        await worker.serves()
 
     async def relay_killed(self) -> None:
         """The relay is killed while nothing else is wrong: how long until changes arrive again?"""
@@ -264,25 +270,45 @@ class Faults:
 
     async def database_connections_cut(self) -> None:
         """Connections to the database break."""
-        await self._cut(self._site.to_database)
+        with self._site.database_trouble():
+            await self._cut(self._site.to_database)
 
     async def database_connections_half_open(self) -> None:
         """Connections to the database carry nothing any more, and nobody says so."""
-        await self._hang(self._site.to_database)
+        with self._site.database_trouble():
+            await self._hang(self._site.to_database)
 
     async def database_away(self) -> None:
         """The database cannot be reached, while others write to it."""
-        async with self._quiet:
-            self._site.to_database.refusing = True
-            self._site.to_database.cut()
+        async with self._quiet, self._without_database():
             await self._last((1.0, 4.0))
-            self._site.to_database.refusing = False
+
+    @contextlib.asynccontextmanager
+    async def _without_database(self) -> AsyncIterator[None]:
+        """No worker reaches the database, and others do."""
+        proxy = self._site.to_database
+        with self._site.database_trouble():
+            proxy.refusing = True
+            proxy.cut()
+            try:
+                yield
+            finally:
+                proxy.refusing = False
 
     async def database_restarted(self) -> None:
         """The database is stopped in good order, and started again."""
         async with self._quiet:
-            await self._site.database.stop()
-            await self._site.database.start()
+            with self._site.database_trouble():
+                await self._site.database.stop()
+                await self._site.database.start()
+
+    async def database_killed(self) -> None:
+        """The database dies, and comes back with all that it had acknowledged."""
+        async with self._quiet:
+            with self._site.database_trouble():
+                await self._site.database.kill()
+                await self._last()
+                await self._site.database.start()
 
     async def cursors_killed(self) -> None:
         """The change streams' cursors are killed on the server."""
@@ -299,17 +325,15 @@ class Faults:
     async def history_lost(self) -> None:
         """The oplog forgets what no worker has read."""
         async with self._quiet:
-            database, proxy = self._site.database, self._site.to_database
-            proxy.refusing = True
-            proxy.cut()
-            await database.stop()
-            await database.start(SHORT_OPLOG)
-            await self._insert(2 * SHORT_OPLOG)
-            await database.client.admin.command("secantusAdmin.pruneOplog")
-            await database.stop()
-            await database.start()
-            noticed = self._histories_lost()
-            proxy.refusing = False
+            database = self._site.database
+            async with self._without_database():
+                await database.stop()
+                await database.start(SHORT_OPLOG)
+                await self._insert(2 * SHORT_OPLOG)
+                await database.client.admin.command("secantusAdmin.pruneOplog")
+                await database.stop()
+                await database.start()
+                noticed = self._histories_lost()
             await until(lambda: self._histories_lost() > noticed, "no worker notices that history was lost")
 
     def _histories_lost(self) -> int:
@@ -328,3 +352,45 @@ class Faults:
         """A collection is dropped by hand."""
         with contextlib.suppress(PyMongoError, RedisError):
             await self._site.db["scratches"].drop()
+
+    # -- clients ---------------------------------------------------------------------------------------------
+
+    async def consumers_slow(self) -> None:
+        """Some clients read nothing for a while, and then go on: what did not fit is lost to them, and they hear so."""
+        await self._absence(lambda: self._ledger.resets["lagging"], "a client that reads too slowly is not told", 0.5)
+
+    async def consumers_stuck(self) -> None:
+        """Some clients read nothing for longer than the server waits for them, which closes their connections."""
+        await self._absence(
+            lambda: self._ledger.reconnects["closed with 4008"], "a client that reads nothing is kept", STUCK_SECONDS
+        )
+
+    async def _absence(self, told: Callable[[], int], what: str, seconds: float) -> None:
+        """Let half of the absent clients read nothing, flood them, and see that one of them is `told`."""
+        before = told()
+        # A fault of the workers may end a connection before it lags.
+        for _ in range(ABSENCES):
+            away = self._chance.sample(self._absent, len(self._absent) // 2)
+            for client in away:
+                client.gate.clear()
+            try:
+                with contextlib.suppress(PyMongoError):
+                    await self._flood()
+                await asyncio.sleep(seconds)
+            finally:
+                for client in away:
+                    client.gate.set()
+            with contextlib.suppress(TimeoutError):
+                await until(lambda: told() > before, what, EFFECT_SECONDS / ABSENCES)
+                return
+        raise TimeoutError(what)
+
+    async def _flood(self) -> None:
+        """Insert more than waits on the way to a client and in its outbox, and delete it."""
+        readings = self._site.db["readings"]
+        book = {"revision": 1, "created_at": now(), "updated_at": now(), "grade": 0, "owner_id": ObjectId()}
+        more = {"group": "heavy", "tags": [], "status": "open", "value": -1}
+        for _ in range(FLOOD_DOCUMENTS):
+            # Random, because messages are compressed.
+            await readings.insert_one(more | book | {"note": secrets.token_hex(FLOOD_BYTES // 2)})
+        await readings.delete_many({"group": "heavy"})

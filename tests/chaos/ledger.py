@@ -7,9 +7,11 @@ same events, whichever workers told them. At the end: what each holds equals a f
 
 from __future__ import annotations
 
+import datetime as dt
 from bisect import bisect_right
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 #: Hexadecimal digits of a position without its signature.
@@ -17,6 +19,7 @@ POSITION_DIGITS = 24
 #: They change without an event.
 BOOKKEEPING = frozenset({"revision", "updated_at", "updated_by"})
 FRAMES_KEPT = 12
+FRAME_CHARACTERS = 400
 
 
 @dataclass
@@ -38,13 +41,15 @@ class Violation:
     frames: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.who}: {self.what}", *(f"    {frame[:400]}" for frame in self.frames)])
+        return "\n".join([f"{self.who}: {self.what}", *(f"    {frame}" for frame in self.frames)])
 
 
 class Ledger:
     """All that was told to all clients."""
 
-    def __init__(self) -> None:
+    def __init__(self, diary: Path | None = None) -> None:
+        #: Where violations are written as they are noticed.
+        self._diary = diary
         self.violations: list[Violation] = []
         self.deliveries = 0
         self.resets: Counter[str] = Counter()
@@ -52,11 +57,17 @@ class Ledger:
         self.not_recovered = 0
         self.reconnects: Counter[str] = Counter()
         self.stretches: list[tuple[str, Stretch]] = []
+        #: Views in which every change of their collection is to be seen.
+        self.whole_views: set[str] = set()
         self._events: dict[str, dict[str, tuple[str, str]]] = {}
 
     def violate(self, who: str, what: str, frames: tuple[str, ...] = ()) -> None:
         """Note a violation."""
-        self.violations.append(Violation(who, what, frames))
+        violation = Violation(who, what, frames)
+        self.violations.append(violation)
+        if self._diary is not None:
+            with self._diary.open("a") as diary:
+                diary.write(f"{dt.datetime.now(dt.UTC):%H:%M:%S} {violation}\n")
 
     def told(self, who: str, view: str, position: str, op: str, id: str, frames: tuple[str, ...]) -> str:
         """Note an event of a view; the position, one object for all that hear of it."""
@@ -68,6 +79,11 @@ class Ledger:
         elif known != (op, id):
             self.violate(who, f"{position} of {view} is {(op, id)}, and was {known} to another client", frames)
         return position
+
+    def events_of(self, stretch: Stretch) -> list[tuple[str, str, str]]:
+        """What was told in a stretch: position, op and the document's id."""
+        events = self._events.get(stretch.view, {})
+        return [(position, *events[position]) for position in stretch.events]
 
     def compare(self) -> int:
         """Hold all stretches of each view against each other; answers how many were checked."""
@@ -92,12 +108,16 @@ class Watched:
     `since` is what a client sends to resume.
     """
 
-    def __init__(self, who: str, ledger: Ledger) -> None:
+    def __init__(self, who: str, ledger: Ledger, *, whole: bool = False) -> None:
         self.who = who
+        #: Whether it is due every change of its collection.
+        self.whole = whole
         self.documents: dict[str, dict[str, Any]] = {}
         self.view: str | None = None
         self.position: str | None = None
         self.ready = False
+        #: Whether it was live at any time.
+        self.lived = False
         self.complete = True
         #: Markers that were seen here.
         self.markers: set[str] = set()
@@ -132,7 +152,7 @@ class Watched:
 
     def hear(self, type: str, frame: dict[str, Any], text: str) -> None:
         """Apply a frame of this subscription."""
-        self._frames.append(text)
+        self._frames.append(text[:FRAME_CHARACTERS])
         match type:
             case "subscribed":
                 self._subscribed(frame)
@@ -183,9 +203,11 @@ class Watched:
         if self.position is None:
             self.view, self.complete = frame["view"], frame["complete"]
             self._stretch = Stretch(frame["view"], position, position)
+            if self.whole:
+                self.ledger.whole_views.add(frame["view"])
         self._snapshot_open = False
         self._reach(frame["position"])
-        self.ready = True
+        self.ready = self.lived = True
 
     def _reach(self, position: str) -> None:
         """Everything up to `position` was told."""

@@ -11,7 +11,7 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,13 @@ from tests.api.servers import PASSWORD
 from tests.chaos.clients import Account, Client, EventStreamClient, Query, Temper, WebSocketClient
 from tests.chaos.faults import Faults
 from tests.chaos.ledger import Ledger
-from tests.chaos.site import Site, Worker, running_site, until
+from tests.chaos.site import EMBEDDED, Site, Worker, running_site, until
+from tests.chaos.truth import Truth
 from tests.chaos.writers import Writers, mark
 
 USERS = 8
+#: Of each kind of client that reads nothing now and then.
+ABSENT = 2
 #: What is promised: nobody is left in silence for longer once nothing is wrong any more.
 SILENCE_SECONDS = 5.0
 #: Times as long is allowed, because all processes share a small machine with whatever else runs on it.
@@ -57,7 +60,7 @@ _VIEWS = (
     Query("scratches"),
 )
 _OF_USERS = (Query("readings"), Query("readings", _or_marker({"status": "closed"})), Query("posts"))
-_OF_MODERATORS = (Query("readings", _or_marker({"grade": {"$gte": 2}})), Query("posts"))
+_OF_MODERATORS = (Query("readings", whole=True), Query("readings", _or_marker({"grade": {"$gte": 2}})), Query("posts"))
 
 
 @dataclass
@@ -71,6 +74,8 @@ class Report:
     ledger: Ledger
     clients: int
     stretches: int
+    #: Of them, how many were held against the database's own word.
+    whole_stretches: int
     writes: dict[str, int]
     failovers: list[float]
     slowest: float
@@ -81,8 +86,8 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether a promise was broken, or a kind of fault was not tried."""
-        return bool(self.ledger.violations or self.untested)
+        """Whether a promise was broken, or something was not tried."""
+        return bool(self.ledger.violations or self.untested or not self.whole_stretches)
 
     def __str__(self) -> str:
         ledger = self.ledger
@@ -93,7 +98,8 @@ class Report:
             "resets: " + _listed(ledger.resets),
             f"resumed: {ledger.recovered} with what was missed, {ledger.not_recovered} with a reset (WebSocket)",
             "reconnections: " + _listed(ledger.reconnects),
-            f"messages lost on purpose: {self.lost_messages}; stretches compared: {self.stretches}",
+            f"messages lost on purpose: {self.lost_messages}; "
+            f"stretches compared: {self.stretches}, of which {self.whole_stretches} with the database's own history",
             "writes: " + _listed(self.writes),
         ]
         if self.failovers:
@@ -105,6 +111,8 @@ class Report:
         kinds = Counter(re.split(r"\d", violation.what)[0].strip() for violation in ledger.violations)
         lines += [f"{count} violations: {kind} …" for kind, count in kinds.most_common()]
         lines += [f"VIOLATION {violation}" for violation in ledger.violations[:10]]
+        if len(ledger.violations) > 10:
+            lines.append("All of them are in violations.txt, beside the logs.")
         return "\n".join(lines)
 
 
@@ -112,20 +120,32 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"
 
 
-async def run(directory: Path, ports: list[int], *, seconds: float, seed: int, rate: float) -> Report:
+async def run(
+    directory: Path,
+    ports: list[int],
+    *,
+    seconds: float,
+    seed: int,
+    rate: float,
+    crowd: int = 0,
+    database: Sequence[str] = EMBEDDED,
+) -> Report:
     """Run the checker for so long, plus what starting, healing and judging takes."""
     chance = random.Random(seed)  # noqa: S311 - a run must be repeatable
-    ledger = Ledger()
+    ledger = Ledger(directory / "violations.txt")
     began = time.monotonic()
-    async with running_site(directory, ports, chance) as site:
+    async with running_site(directory, ports, chance, database) as site:
         admin, moderators, users = await _accounts(site)
-        clients = _clients(site, users, moderators, ledger, chance)
+        clients = _clients(site, users, moderators, ledger, chance, crowd)
         writers = Writers(site, users, admin, ledger, chance, rate)
-        faults = Faults(site, ledger, chance)
-        following = [asyncio.create_task(client.run()) for client in clients]
+        faults = Faults(site, ledger, chance, [client for client in clients if client.temper is Temper.ABSENT])
+        truth = Truth(site.db["readings"])
+        following = [asyncio.create_task(truth.run())]
+        await truth.open.wait()
+        following += [asyncio.create_task(client.run()) for client in clients]
         writing = asyncio.create_task(writers.run())
         try:
-            await _all(clients, _is_ready, "is not live before the first fault")
+            await _all(clients, _has_lived, "is not live before the first fault")
             await _while(writing, faults.run(seconds))
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
@@ -133,13 +153,14 @@ async def run(directory: Path, ports: list[int], *, seconds: float, seed: int, r
             await writers.settle()
             for client in clients:
                 client.calm.set()
-            slowest = await _judge(site, clients)
+            slowest, marker = await _judge(site, clients)
+            await truth.reaches(marker)
             _check_tasks(following)
         finally:
             for task in (writing, *following):
                 task.cancel()
             await asyncio.gather(writing, *following, return_exceptions=True)
-    stretches = ledger.compare()
+    stretches, whole = ledger.compare(), truth.compare(ledger)
     _check_logs(site.workers, ledger)
     return Report(
         seed=seed,
@@ -149,6 +170,7 @@ async def run(directory: Path, ports: list[int], *, seconds: float, seed: int, r
         ledger=ledger,
         clients=len(clients),
         stretches=stretches,
+        whole_stretches=whole,
         writes=dict(writers.counts),
         failovers=faults.failovers,
         slowest=slowest,
@@ -196,29 +218,43 @@ async def _accounts(site: Site) -> tuple[Account, list[Account], list[Account]]:
 
 
 def _clients(
-    site: Site, users: list[Account], moderators: list[Account], ledger: Ledger, chance: random.Random
+    site: Site, users: list[Account], moderators: list[Account], ledger: Ledger, chance: random.Random, crowd: int
 ) -> list[Client]:
-    """Clients of all views, tempers and transports, at least two of each view."""
+    """Clients of all views, tempers and transports, at least two of each view, and a crowd that watches much."""
     wanted: list[tuple[tuple[Query, ...], Account | None]] = [((query,), None) for query in _VIEWS]
     wanted += [((query,), user) for user in users for query in _OF_USERS[:2]]
     wanted += [((query,), moderator) for moderator in moderators for query in _OF_MODERATORS]
     clients: list[Client] = []
-    tempers = list(Temper)
+    tempers = [temper for temper in Temper if temper is not Temper.ABSENT]
 
-    def add(make: type[Client], queries: tuple[Query, ...], account: Account | None) -> None:
-        temper = tempers[len(clients) % len(tempers)] if chance.random() < 0.7 else Temper.STEADY
-        clients.append(make(len(clients), site.worker_ports, queries, account, temper, ledger, chance))
+    def add(
+        make: type[Client], queries: tuple[Query, ...], account: Account | None, temper: Temper | None = None
+    ) -> None:
+        if temper is None:
+            temper = tempers[len(clients) % len(tempers)] if chance.random() < 0.7 else Temper.STEADY
+        clients.append(make(len(clients), site, queries, account, temper, ledger, chance))
 
     for queries, account in wanted:
         add(WebSocketClient, queries, account)
         add(EventStreamClient, queries, account)
     for account in (None, *users):
         add(WebSocketClient, _OF_USERS, account)
+    for _ in range(ABSENT):
+        add(WebSocketClient, (Query("readings"),), None, Temper.ABSENT)
+        add(WebSocketClient, _VIEWS, None, Temper.ABSENT)
+        add(EventStreamClient, (Query("readings"),), None, Temper.ABSENT)
+    for number in range(crowd):
+        add(WebSocketClient, _VIEWS, None, Temper.SLEEPY if number % 2 else Temper.STEADY)
     return clients
 
 
 def _is_ready(client: Client) -> bool:
     return client.ready
+
+
+def _has_lived(client: Client) -> bool:
+    """Whether it was live once, if it may be at all: some sleep, some leave, some are sent away."""
+    return client.lived or (client.account is not None and not client.account.active)
 
 
 async def _all(clients: list[Client], condition: Callable[[Client], bool], what: str) -> None:
@@ -232,8 +268,8 @@ async def _all(clients: list[Client], condition: Callable[[Client], bool], what:
                     watched.violate(what)
 
 
-async def _judge(site: Site, clients: list[Client]) -> float:
-    """Check every client against a fresh query; answers how long the slowest took to hear of a change."""
+async def _judge(site: Site, clients: list[Client]) -> tuple[float, str]:
+    """Check every client against a fresh query; how long the slowest took to hear of a change, and which it was."""
     await _all(clients, _is_ready, "does not come back after the faults")
     began = time.monotonic()
     marker = await mark(site)
@@ -253,7 +289,7 @@ async def _judge(site: Site, clients: list[Client]) -> float:
             if key not in fresh:
                 fresh[key] = await _fresh(site.workers[0], query, client.account)
             watched.finish(fresh[key])
-    return slowest
+    return slowest, marker
 
 
 async def _fresh(worker: Worker, query: Query, account: Account | None) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,13 @@ from tests.redis_server import RedisServer
 
 DATABASE = "chaos"
 OPLOG_ENTRIES = 2_000_000
+#: For so long after a fault has ended it still explains that a worker cannot serve: drivers look for servers.
+AFTERMATH_SECONDS = 10
 START_SECONDS = 120
+STOP_SECONDS = 10
 WORKERS = 3
+#: The database's program, which takes SecantusDB's options.
+EMBEDDED = (sys.executable, "-P", "-m", "secantus")
 
 
 async def until(condition: Callable[[], object], what: str, seconds: float = START_SECONDS) -> None:
@@ -83,12 +88,31 @@ class Worker(Process):
         self._directory = directory
         self._settings = settings | {"HEADWATER_PORT": str(port)}
         self._log_start = 0
+        #: Whether it was made unable to serve, and since when it is able again.
+        self._unwell = True
+        self._well_since = 0.0
         self.http = httpx.AsyncClient(base_url=self.url, timeout=5, trust_env=False)
 
     @property
     def url(self) -> str:
         """Its root."""
         return f"http://127.0.0.1:{self.port}"
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        super().send(number)
+        if number is signal.SIGCONT:
+            self._recovered()
+        else:
+            self._unwell = True
+
+    def _recovered(self) -> None:
+        if self._unwell and self.runs:
+            self._unwell, self._well_since = False, time.monotonic()
+
+    def unwell_since(self, moment: float) -> bool:
+        """Whether it was dead, stopped or starting at any time since `moment`, because it was made so."""
+        return self._unwell or self._well_since > moment
 
     def start(self) -> None:
         """Start it; it serves some seconds later."""
@@ -110,8 +134,17 @@ class Worker(Process):
                     if not self.runs:
                         raise RuntimeError(f"{self.name} has ended:\n{self.log.read_text()[-3_000:]}")
                     await asyncio.sleep(0.05)
+                self._recovered()
         except TimeoutError:
             raise TimeoutError(f"{self.name} does not get ready:\n{self.log.read_text()[-3_000:]}") from None
+
+    async def serves(self) -> None:
+        """The same, where a start that meets a fault of the database or Redis is refused, and tried again."""
+        while True:
+            with contextlib.suppress(RuntimeError):
+                await self.ready()
+                return
+            self.start()
 
     def became_relay_at(self) -> str:
         """When it last became the relay, as its log writes times; empty if it never did."""
@@ -134,9 +167,10 @@ class Worker(Process):
 class Database(Process):
     """The embedded database as a process of its own, whose oplog may be made short."""
 
-    def __init__(self, port: int, directory: Path) -> None:
+    def __init__(self, port: int, directory: Path, command: Sequence[str]) -> None:
         super().__init__("the database", directory / "database.log")
         self.port = port
+        self._command = tuple(command)
         self._directory = directory
         self.client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             self.url(port), tz_aware=True, serverSelectionTimeoutMS=2_000, socketTimeoutMS=10_000
@@ -161,8 +195,10 @@ class Database(Process):
             f"--oplog-max-entries={oplog_entries}",
             "--oplog-retention-seconds=86400",
             "--noop-heartbeat-seconds=5",
+            # As `make run` starts it: what was acknowledged survives SIGKILL.
+            "--sync-on-commit",
         ]
-        self.launch([sys.executable, "-P", "-m", "secantus", *flags], dict(os.environ), self._directory)
+        self.launch([*self._command, *flags], dict(os.environ), self._directory)
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -174,22 +210,47 @@ class Database(Process):
                 await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
-        """End it in good order: what it has acknowledged stays."""
+        """End it in good order, or by force: soon after its start it may not heed SIGTERM."""
         self.send(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await self.ended(STOP_SECONDS)
+
+    async def kill(self) -> None:
+        """End it as a crash would."""
+        self.send(signal.SIGKILL)
         await self.ended()
 
 
 class Site:
     """Everything that runs. `heal` ends whatever is wrong."""
 
-    def __init__(self, directory: Path, ports: list[int], chance: random.Random) -> None:
+    def __init__(self, directory: Path, ports: list[int], chance: random.Random, database: Sequence[str]) -> None:
         self.directory = directory
-        self.database = Database(ports[0], directory)
+        self.database = Database(ports[0], directory, database)
         self.redis = RedisServer(directory, ports[1])
         self.to_database = Proxy(ports[0], chance)
         self.to_redis = Proxy(ports[1], chance)
         self.worker_ports = ports[2 : 2 + WORKERS]
         self.workers: list[Worker] = []
+        self._database_unwell = 0
+        self._database_well_since = 0.0
+
+    @contextlib.contextmanager
+    def database_trouble(self) -> Iterator[None]:
+        """While this lasts the workers may be unable to use the database."""
+        self._database_unwell += 1
+        try:
+            yield
+        finally:
+            self._database_unwell -= 1
+            self._database_well_since = time.monotonic()
+
+    def excuses(self, port: int) -> bool:
+        """Whether the worker at `port` may be unable to serve at present, because of a fault of now or just now."""
+        moment = time.monotonic() - AFTERMATH_SECONDS
+        if self._database_unwell or self._database_well_since > moment:
+            return True
+        return any(worker.unwell_since(moment) for worker in self.workers if worker.port == port)
 
     @property
     def db(self) -> Any:
@@ -229,14 +290,16 @@ class Site:
 
     async def heal(self) -> None:
         """No fault any more; returns when all workers serve."""
+        for proxy in (self.to_redis, self.to_database):
+            proxy.lost_share = proxy.delay_seconds = 0.0
+            proxy.refusing = False
+        if not self.database.runs:
+            await self.database.start()
         for worker in self.workers:
             worker.send(signal.SIGCONT)
             if not worker.runs:
                 worker.start()
-        for proxy in (self.to_redis, self.to_database):
-            proxy.lost_share = proxy.delay_seconds = 0.0
-            proxy.refusing = False
-        await asyncio.gather(*(worker.ready() for worker in self.workers))
+        await asyncio.gather(*(worker.serves() for worker in self.workers))
 
     async def stop(self) -> None:
         """End everything."""
@@ -256,9 +319,11 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def running_site(directory: Path, ports: list[int], chance: random.Random) -> AsyncIterator[Site]:
+async def running_site(
+    directory: Path, ports: list[int], chance: random.Random, database: Sequence[str] = EMBEDDED
+) -> AsyncIterator[Site]:
     """The site, while the block lasts."""
-    site = Site(directory, ports, chance)
+    site = Site(directory, ports, chance, database)
     try:
         await site.start()
         yield site

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
 
 from documents import Filter, Position, ResourceClass, Result, Sort
+from realtime.protocol import ResetReason
 from realtime.snapshots import Reader
-from tests.realtime.worker import Worker, connected, working
+from tests.realtime.worker import Worker, connected, until, working
 
 
 @pytest.fixture
@@ -74,3 +76,36 @@ async def test_crowd_that_must_read_anew(worker: Worker) -> None:
             assert [frame["type"] for frame in client.frames] == ["subscribed", "reset", "snapshot", "ready"]
             assert len(next(iter(client.views.values())).documents) == 1
     assert reader.reads == 10
+
+
+async def test_reset_while_there_is_no_room(mongodb_url: str, database_name: str) -> None:
+    """Of a view that is reset while its client does not read nothing more is sent: what is dropped leaves no hole."""
+    async with working(mongodb_url, database_name, outbox_max_bytes=4_000) as worker:
+        query = worker.query({"status": "published"})
+        async with connected(worker) as client:
+            client.subscribe(query)
+            await client.received("ready")
+            view = client.connection.subscriptions["1"].view.id
+        seen = await write(worker, "seen")
+        missed = [f"missed {number:02}" for number in range(40)]
+        for title in missed:
+            await write(worker, title)
+        await worker.caught_up()
+        async with connected(worker) as client:
+            client.pause()
+            client.subscribe(query, since=(view, seen))
+            await client.stuck()
+            outbox = client.connection.outbox
+            await until(lambda: len(outbox) > 1 and outbox.bytes > 3_000)
+            subscription = client.connection.subscriptions["1"]
+            for _ in range(10):  # until it waits for room, and not only is about to
+                await asyncio.sleep(0)
+            subscription.reset(ResetReason.HISTORY_LOST)
+            client.resume()
+            await client.received("ready")
+            kinds = [frame["type"] for frame in client.frames]
+            before = client.frames[: kinds.index("reset")]
+            told = [frame["document"]["title"] for frame in before if frame["type"] == "event"]
+            assert told == missed[: len(told)]
+            assert len(told) < len(missed)
+            await worker.truth(client, "1")

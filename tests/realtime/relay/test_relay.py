@@ -8,6 +8,8 @@ from redis.asyncio import Redis
 
 from documents import Change
 from tests.realtime.relay.nodes import Node, Setting, nodes, watching
+from realtime.log_redis import RedisLog
+from tests.realtime.relay.nodes import Node, Setting, nodes, until, watching
 from tests.redis_server import RedisServer
 from tests.waiting import until
 
@@ -196,3 +198,26 @@ async def test_collection_is_dropped(setting: Setting) -> None:
         assert [node.resets[0].collections for node in workers] == [frozenset({"posts"})] * 2
         assert all(isinstance(node.entries[node.entries.index(node.resets[0]) - 1], Change) for node in workers)
         await asyncio.sleep(0)
+
+
+async def test_cancellation_at_every_turn(setting: Setting) -> None:
+    """A call of Redis ends when it is cancelled, at whichever turn of the event loop, and does not go on for ever."""
+    log = setting.log()
+    try:
+        await log.describe()  # connected
+        for turns in range(40):
+            asking = asyncio.create_task(_ask_for_ever(log))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait({asking}, timeout=1)
+            ended = asking.cancelled()
+            asking.cancel()
+            assert ended, f"cancelled after {turns} turns"
+    finally:
+        await log.close()
+
+
+async def _ask_for_ever(log: RedisLog) -> None:
+    while True:
+        await log.describe()
