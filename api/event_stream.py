@@ -104,12 +104,13 @@ class EventStream(Response):
                         async with asyncio.timeout(FLUSH_SECONDS):
                             await connection.outbox.below(0)
             finally:
+                gone = leaving.done()
                 writing.cancel()
                 leaving.cancel()
                 await asyncio.gather(writing, leaving, return_exceptions=True)
             if connection.closing.done():
                 manager.closed[connection.closing.result()] += 1
-            if not leaving.done() or connection.closing.done():
+            if not gone:
                 # A client that takes nothing does not take this either; then the server closes the connection.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(FLUSH_SECONDS):

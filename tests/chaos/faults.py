@@ -371,11 +371,11 @@ class Faults:
         # A fault of the workers may end a connection before it lags.
         for _ in range(ABSENCES):
             away = self._chance.sample(self._absent, len(self._absent) // 2)
+            await self._are_live(away)
             for client in away:
                 client.gate.clear()
             try:
-                with contextlib.suppress(PyMongoError):
-                    await self._flood()
+                await self._flood()
                 await asyncio.sleep(seconds)
             finally:
                 for client in away:
@@ -385,12 +385,24 @@ class Faults:
                 return
         raise TimeoutError(what)
 
+    @staticmethod
+    async def _are_live(clients: Sequence[Client]) -> None:
+        """Wait until they are, but not for ever: something else may be wrong."""
+        with contextlib.suppress(TimeoutError):
+            await until(lambda: all(client.ready for client in clients), "clients are not live", EFFECT_SECONDS)
+
     async def _flood(self) -> None:
         """Insert more than waits on the way to a client and in its outbox, and delete it."""
         readings = self._site.db["readings"]
         book = {"revision": 1, "created_at": now(), "updated_at": now(), "grade": 0, "owner_id": ObjectId()}
         more = {"group": "heavy", "tags": [], "status": "open", "value": -1}
-        for _ in range(FLOOD_DOCUMENTS):
-            # Random, because messages are compressed.
-            await readings.insert_one(more | book | {"note": secrets.token_hex(FLOOD_BYTES // 2)})
-        await readings.delete_many({"group": "heavy"})
+        left = FLOOD_DOCUMENTS
+        while left:
+            try:
+                # Random, because messages are compressed.
+                await readings.insert_one(more | book | {"note": secrets.token_hex(FLOOD_BYTES // 2)})
+                left -= 1
+            except PyMongoError:  # the database has a fault of its own
+                await asyncio.sleep(0.2)
+        with contextlib.suppress(PyMongoError):
+            await readings.delete_many({"group": "heavy"})

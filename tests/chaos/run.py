@@ -147,8 +147,7 @@ async def run(
         try:
             await _all(clients, _has_lived, "is not live before the first fault")
             await _while(writing, faults.run(seconds))
-            writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
+            await _end([writing])
             await site.heal()
             await writers.settle()
             for client in clients:
@@ -157,9 +156,7 @@ async def run(
             await truth.reaches(marker)
             _check_tasks(following)
         finally:
-            for task in (writing, *following):
-                task.cancel()
-            await asyncio.gather(writing, *following, return_exceptions=True)
+            await _end([writing, *following])
     stretches, whole = ledger.compare(), truth.compare(ledger)
     _check_logs(site.workers, ledger)
     return Report(
@@ -187,8 +184,15 @@ async def _while(background: asyncio.Task[None], work: Any) -> None:
             background.result()
         await foreground
     finally:
-        foreground.cancel()
-        await asyncio.gather(foreground, return_exceptions=True)
+        await _end([foreground])
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: a library may swallow a cancellation."""
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=1)
 
 
 def _check_tasks(tasks: list[asyncio.Task[None]]) -> None:

@@ -11,7 +11,8 @@ import pytest
 from documents import Filter, Position, ResourceClass, Result, Sort
 from realtime.protocol import ResetReason
 from realtime.snapshots import Reader
-from tests.realtime.worker import Worker, connected, until, working
+from tests.realtime.worker import Worker, connected, working
+from tests.waiting import until
 
 
 @pytest.fixture

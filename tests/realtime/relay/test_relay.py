@@ -7,9 +7,8 @@ import asyncio
 from redis.asyncio import Redis
 
 from documents import Change
-from tests.realtime.relay.nodes import Node, Setting, nodes, watching
 from realtime.log_redis import RedisLog
-from tests.realtime.relay.nodes import Node, Setting, nodes, until, watching
+from tests.realtime.relay.nodes import Node, Setting, nodes, watching
 from tests.redis_server import RedisServer
 from tests.waiting import until
 
