@@ -9,6 +9,7 @@ FUZZ_SECONDS ?= 900
 MINUTES ?= 1
 # `TEST_WORKERS=0` for one process. Each has servers of its own beside it, so two keep a small machine busy.
 TEST_WORKERS ?= 2
+NODE := tests/node/node_modules
 
 .DEFAULT_GOAL := help
 .SHELLFLAGS := -ec
@@ -23,7 +24,7 @@ run: $(VENV)/.run ## install what is needed and serve on http://127.0.0.1:8000 w
 demo: $(VENV)/.run ## fill posts and comments with plausible data and keep changing them
 	@exec $(BIN)/python main.py demo
 
-test: $(VENV)/.test ## install what is needed and run every test (ARGS="-k feed" goes to pytest)
+test: $(VENV)/.test $(NODE)/.installed ## install what is needed and run every test (ARGS="-k feed" goes to pytest)
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --ignore tests/chaos $(ARGS)
 	@# Alone: it measures how soon a faulty system is right again.
 	@if [ -z "$(ARGS)" ]; then exec $(BIN)/python -m pytest tests/chaos; fi
@@ -52,7 +53,7 @@ constraints: ## write constraints.txt anew from the newest versions that pyproje
 	@.ci/constraints
 
 clean: ## remove the environment and caches (the data in ./data stays)
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build dist
+	@rm -rf $(VENV) $(NODE) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build dist
 	@find . -name __pycache__ -type d -not -path './data/*' -prune -exec rm -rf {} +
 
 # The stamps make the second start instant; a change of the dependencies makes them stale.
@@ -65,6 +66,17 @@ $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing Headwater and its test tools into $(VENV) ..." >&2
 	@$(PIP) install -c constraints.txt -e '.[embedded,test]'
 	@touch $@ $(VENV)/.run
+
+# What only tests run, of Node's world. A machine without it can do without: those tests are skipped, and say so.
+$(NODE)/.installed: tests/node/package.json
+	@mkdir -p $(NODE)
+	@if command -v npm >/dev/null; then \
+		echo "Installing the test tools for Node into $(NODE) ..." >&2; \
+		npm --prefix tests/node install --no-package-lock --no-audit --no-fund --silent </dev/null && touch $@ \
+			|| echo "That failed: the tests that need these tools are skipped." >&2; \
+	else \
+		echo "There is no npm: the tests that need Node are skipped." >&2; \
+	fi
 
 # Chosen by running it, not by its name: a version manager may have a `python3.13` that only prints an error.
 # $(PYTHON) comes first, for machines where the right one has another name.
