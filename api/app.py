@@ -36,7 +36,7 @@ from api.own_writes import OwnWrites
 from api.parameters import KNOWN_PARAMETERS
 from api.problems import install_problems
 from api.rates import RateLimited
-from api.request_log import RequestLog
+from api.request_log import RequestLog, Routed
 from api.resource_routes import resource_router
 from api.services import Services
 from api.settings import Settings
@@ -140,9 +140,10 @@ def _surround(app: FastAPI, settings: Settings) -> None:
     for other hosts, and without TLS, end before anything reads them. What pages of other origins may read includes
     errors, so all that follows is inside of that: unknown errors become answers, answers are compressed, then it is
     found out who is calling, and counted; a wrong version counts, too. The read cache is told what was written.
-    Innermost, next to those who read bodies, is who waits for them.
+    Next to those who read bodies is who waits for them, and next to the router who tells which route it took.
     """
     app.add_middleware(StalledBodies)
+    app.add_middleware(Routed)
     app.add_middleware(OwnWrites)
     app.add_middleware(VersionCheck)
     app.add_middleware(RateLimited, prefix="/api/")

@@ -80,7 +80,7 @@ class EventStream(Response):
         """Send events until the client goes away, the token expires, or the server drains."""
         manager = self._services.manager
         origin = Origin(Transport.EVENT_STREAM, address_of(HTTPConnection(scope)))
-        connection = manager.connect(self._caller.principal, origin)
+        scope["state"]["connection"] = connection = manager.connect(self._caller.principal, origin)
         try:
             if (credential := self._caller.credential) is not None:
                 connection.credential = credential

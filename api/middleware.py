@@ -6,6 +6,7 @@ import logging
 import re
 import secrets
 
+import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -59,7 +60,8 @@ class Envelope:
                     headers["Vary"] = ", ".join(dict.fromkeys(name.strip() for name in varies.split(",")))
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            await self._app(scope, receive, send_with_headers)
 
 
 class LastResort:

@@ -19,12 +19,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.app import create_app
 from api.listening import accepted_and_closed, listen
+from api.logs import configure_logging, tame_uvicorn
 from api.metric_files import MetricFiles
 from api.services import Services
 from api.settings import Settings, SettingsRefused, load_settings
 from api.supervisor import Lifeline, Supervisor, inherited_socket, worker_command
 from api.tls import CIPHERS
 from documents import DatabaseAway, DatabaseRefused, DeclarationError
+
+logger = logging.getLogger("headwater")
 
 #: Open requests and sockets may take this long to end after SIGTERM.
 GRACE_SECONDS = 10
@@ -68,6 +71,8 @@ class Application:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
+        # Another server than ours may have begun, with logging of its own.
+        tame_uvicorn()
         try:
             settings = load_settings()
             async with self._running(settings) as services:
@@ -163,6 +168,10 @@ class _Server(uvicorn.Server):
 def _announce(settings: Settings, listening: socket.socket, say: Callable[[str], object]) -> None:
     port = listening.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    if settings.logs_json:
+        # What programs read has no lines but theirs.
+        logger.info("Headwater is at %s://%s:%d/", settings.scheme, host, port)
+        return
     say(f"Headwater is at   {settings.scheme}://{host}:{port}/")
     say(f"API docs          {settings.scheme}://{host}:{port}/docs")
     if settings.embedded:
@@ -176,15 +185,7 @@ def serve(app: Application, settings: Settings, say: Callable[[str], object], sh
     With several workers this process supervises them, and each of them serves. `shared` holds open what they share,
     and gives the environment variables that tell them of it.
     """
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        force=True,
-    )
-    logging.getLogger("pymongo").setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").addFilter(_means_something)
-    # It warns of every malformed body, which the client is told of already.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    configure_logging(settings.log_level, as_json=settings.logs_json)
     if (inherited := inherited_socket()) is not None:
         lifeline = Lifeline.inherited()
         with inherited:
@@ -216,8 +217,8 @@ def _serve_on(listening: socket.socket, app: Application, settings: Settings, on
         port=settings.port,
         lifespan="on",
         log_config=None,
-        # uvicorn logs a WebSocket's URL with its query string at "info", where a token may have been put by mistake.
-        log_level=max(logging.getLevelName(settings.log_level.upper()), logging.WARNING),
+        # Below "info" the WebSocket library logs every frame, tokens among them.
+        log_level=max(logging.getLevelName(settings.log_level.upper()), logging.INFO),
         access_log=False,
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         ws="websockets-sansio",
@@ -234,17 +235,3 @@ def _serve_on(listening: socket.socket, app: Application, settings: Settings, on
     with contextlib.suppress(KeyboardInterrupt, SystemExit):
         server.run(sockets=[listening])
     return server.started
-
-
-#: What uvicorn's sans-io protocol says of each handshake that got an HTTP answer: it forgets that it sent one. And what
-#: it says of an answer that is broken off, on purpose: whoever does so says why, and the connection is closed.
-_MEANINGLESS = frozenset(
-    {
-        "ASGI callable returned without completing handshake.",
-        "ASGI callable returned without completing response.",
-    }
-)
-
-
-def _means_something(record: logging.LogRecord) -> bool:
-    return record.msg not in _MEANINGLESS

@@ -69,6 +69,7 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     forwarded_allow_ips: Names = ("127.0.0.1",)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] | None = None
     metrics_token: SecretStr = SecretStr("")
     registration: Literal["open", "closed"] = "open"
     password_min_length: Annotated[int, Field(ge=8, le=64)] = 8
@@ -112,6 +113,11 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError("limits are written as 10/minute, several of them with ; between") from None
         return value
+
+    @property
+    def logs_json(self) -> bool:
+        """Whether logs are for programs: as set, else in production."""
+        return self.environment == "production" if self.log_format is None else self.log_format == "json"
 
     @property
     def embedded(self) -> bool:

@@ -99,6 +99,7 @@ class _Socket:
         self._services = services
         origin = Origin(Transport.WEBSOCKET, address_of(websocket))
         self._connection = services.manager.connect(caller.principal, origin)
+        websocket.scope["state"]["connection"] = self._connection
         self._allowance = _Allowance()
         if caller.credential is not None:
             self._connection.credential = caller.credential

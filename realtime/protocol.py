@@ -55,8 +55,8 @@ _CLOSE_MEANINGS = {
     CloseCode.TOO_MANY_MESSAGES: "too many messages",
     CloseCode.BAD_MESSAGE: "a frame that is binary or too long",
     CloseCode.AUTHENTICATION_FAILED: "authentication failed",
-    CloseCode.FORBIDDEN: "forbidden: the session has ended, the key was deleted, the account was deactivated, or an admin "
-    "closed the user's connections",
+    CloseCode.FORBIDDEN: "forbidden: the session has ended, the key was deleted, the account was deactivated, or an "
+    "admin closed the user's connections",
     CloseCode.UNKNOWN_SUBPROTOCOL: "the client offers subprotocols, and none is `headwater.v1`",
 }
 

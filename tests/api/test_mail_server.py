@@ -71,7 +71,9 @@ def test_registering_while_the_mail_server_comes_and_goes(
         assert time.monotonic() - started < 1
         wait_until(lambda: "mail (welcome) failed" in server.log)
         (line,) = [line for line in server.log.splitlines() if "mail" in line]
-        assert line.endswith(
+        told, _, request_id = line.partition(" request_id=")
+        assert request_id.isalnum()
+        assert told.endswith(
             f"mail (welcome) failed: the mail server at 127.0.0.1 port {smtp_port} did not take it (SMTPConnectError)"
         )
         assert "Traceback" not in server.stop()
