@@ -68,11 +68,12 @@ $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.run
 
 # What only tests run, of Node's world. A machine without it can do without: those tests are skipped, and say so.
+# No install scripts: those of mongosh would compile what no test uses.
 $(NODE)/.installed: tests/node/package.json
 	@mkdir -p $(NODE)
 	@if command -v npm >/dev/null; then \
 		echo "Installing the test tools for Node into $(NODE) ..." >&2; \
-		npm --prefix tests/node install --no-package-lock --no-audit --no-fund --silent </dev/null && touch $@ \
+		npm --prefix tests/node install --ignore-scripts --no-package-lock --no-audit --no-fund --silent </dev/null && touch $@ \
 			|| echo "That failed: the tests that need these tools are skipped." >&2; \
 	else \
 		echo "There is no npm: the tests that need Node are skipped." >&2; \
