@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from api.account_routes import registration_form
 from api.passwords import Passwords, refuse_common
 from api.settings import Settings
-from documents import Accounts, Audit, AuditEvent, Database, DocumentRefused, Duplicate, Registry
+from documents import SYSTEM_AUTHOR, Accounts, Audit, AuditEvent, Database, DocumentRefused, Duplicate, Registry
 
 
 class AdminRefused(Exception):
@@ -35,7 +35,7 @@ async def create_admin(
         hashed = await passwords.hash(form.password)
     accounts = Accounts(database, registry)
     try:
-        user = await accounts.register(form.username, form.email, hashed, roles=("user", "admin"))
+        user = await accounts.register(form.username, form.email, hashed, roles=("user", "admin"), author=SYSTEM_AUTHOR)
     except Duplicate as error:
         raise AdminRefused(f"there is another user with the same {' and '.join(error.fields)}") from None
     await Audit(database).record(AuditEvent.ADMIN_CREATED, user["_id"], way="admin create")
@@ -55,5 +55,7 @@ async def first_admin(
         say(f"First start: an admin was created. Username: admin  Password: {password}  (shown only now)")
     # Another worker may be faster: then there is one.
     with contextlib.suppress(Duplicate):
-        user = await accounts.register("admin", email, await passwords.hash(password), roles=("user", "admin"))
+        user = await accounts.register(
+            "admin", email, await passwords.hash(password), roles=("user", "admin"), author=SYSTEM_AUTHOR
+        )
         await audit.record(AuditEvent.ADMIN_CREATED, user["_id"], way="first start")

@@ -13,7 +13,7 @@ from api.event_stream import client_gone
 from api.negotiation import COMMON_HEADERS, CSV, NDJSON
 from api.queries import parse_export, query_items
 from api.services import Caller, Services
-from documents import CsvLines, DatabaseAway, Export, ExportQuery, Lines, NdjsonLines, ResourceClass
+from documents import INVALID, CsvLines, DatabaseAway, Export, ExportQuery, Lines, NdjsonLines, ResourceClass
 
 logger = logging.getLogger("headwater.api")
 
@@ -27,11 +27,11 @@ def export_list(
     request: Request, resource: ResourceClass, caller: Caller, services: Services, media_type: str
 ) -> Response:
     """The answer that streams a list as `media_type`. Raises FilterRefused for a query string that is not accepted."""
-    visible = services.exports.public_names(resource, caller.principal)
     asked = parse_export(resource, caller.principal, query_items(request.scope["query_string"]))
     lines: Lines
     if media_type == CSV:
-        columns = visible if asked.fields is None else tuple(dict.fromkeys(("id", *asked.fields)))
+        whole = (*services.exports.public_names(resource, caller.principal), INVALID)
+        columns = whole if asked.fields is None else tuple(dict.fromkeys(("id", *asked.fields)))
         lines = CsvLines(columns)
     else:
         lines = NdjsonLines(asked.fields)

@@ -17,7 +17,7 @@ from api.resource_routes import ResourceRoutes
 from api.services import ServicesOf
 from api.session_routes import NO_STORE
 from api.settings import Settings
-from documents import Forms, InvalidInput, ResourceClass, encode_json
+from documents import AuditEvent, Forms, InvalidInput, ResourceClass, encode_json, parse_user_id
 
 PATH = "/api-keys"
 
@@ -64,6 +64,9 @@ async def create(request: Request, caller: SessionCaller, services: ServicesOf) 
         raise InvalidInput.at("header", KEY, msg=msg, type="idempotency_key")
     content = await read_json(request, (JSON,), max_bytes=services.settings.max_body_bytes)
     found, key = await services.api_keys.create(caller.principal, content)
+    user_id, key_id = caller.principal.user_id, found.document["id"]
+    # `updated_by` names keys; whose one was that is gone must still be told.
+    services.note(AuditEvent.KEY_CREATED, user_id, by=user_id, key_id=parse_user_id(key_id))
     headers = NO_STORE | {
         "Location": f"{request.scope['path']}/{found.document['id']}",
         "X-Position": services.positions.encode(found.position),

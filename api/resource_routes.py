@@ -37,6 +37,7 @@ from documents import (
     allotted_id,
     encode_json,
     parse_tags,
+    selected,
 )
 
 
@@ -217,7 +218,7 @@ def _page_content(page: Page, documents: list[dict[str, Any]], asked: ListReques
 def _selected(document: dict[str, Any], fields: tuple[str, ...] | None) -> dict[str, Any]:
     if fields is None:
         return document
-    return {name: value for name, value in document.items() if name in fields or name in ("id", "expanded")}
+    return selected(document, (*fields, "expanded"))
 
 
 def _next_url(request: Request, page: Page, asked: ListRequest) -> str:

@@ -15,6 +15,7 @@ from api.negotiation import COMMON_HEADERS, JSON_ONLY
 from api.problems import Problem
 from api.services import ServicesOf
 from documents import (
+    INVALID,
     Forms,
     Principal,
     Registry,
@@ -159,7 +160,7 @@ def _summary(resource: ResourceClass, registry: Registry, principal: Principal) 
 
 def _schema(form: type[BaseModel], resource: ResourceClass, principal: Principal) -> dict[str, Any]:
     schema = form.model_json_schema()
-    seen = {f.public for f in resource.visible(principal.roles).values()}
+    seen = {f.public for f in resource.visible(principal.roles).values()} | {INVALID}
     schema["properties"] = {name: part for name, part in schema.get("properties", {}).items() if name in seen}
     if "required" in schema:
         schema["required"] = [name for name in schema["required"] if name in seen]

@@ -1,6 +1,6 @@
 """The state: document classes, access rules, filters, schema, store, and the change stream. See README.md."""
 
-from documents.access import ANONYMOUS, Access, Principal, anyone, nobody, owner, role, signed_in, where
+from documents.access import ANONYMOUS, SYSTEM_AUTHOR, Access, Principal, anyone, nobody, owner, role, signed_in, where
 from documents.accounts import (
     SESSIONS,
     USERS,
@@ -16,6 +16,7 @@ from documents.actions import Action, ActionForm, Notice, Performed
 from documents.aggregates import MAX_VALUES, Aggregates, DistinctField, Rows, parse_distinct
 from documents.api_keys import ApiKeys
 from documents.audit import Audit, AuditEvent
+from documents.broken import BrokenDocuments
 from documents.bulk import Bulk, Operation, OperationFailed, Outcome, OutOfTime, Verb
 from documents.changes import Beat, Change, ChangeKind, Checkpoint, Entry, Reset, ResetReason
 from documents.checkpoints import Checkpoints
@@ -85,7 +86,16 @@ from documents.pipelines import Parameter, Report
 from documents.pools import PoolUse
 from documents.positions import Position, PositionCodec
 from documents.preconditions import NO_PRECONDITIONS, Preconditions, parse_tags
-from documents.public import PublicForm, changed_fields, encode_json, public_id, public_value, rfc3339
+from documents.public import (
+    INVALID,
+    PublicForm,
+    changed_fields,
+    encode_json,
+    public_id,
+    public_value,
+    rfc3339,
+    selected,
+)
 from documents.resources import BOOKKEEPING, RESERVED_IDS, LiveDocument, Registry, Resource, ResourceClass, utc_now
 from documents.schema import SchemaAction, install, install_one
 from documents.selection import Selected, Selection, TooManyMatch
@@ -105,12 +115,14 @@ __all__ = [
     "BOOKKEEPING",
     "BY_ID",
     "EVERYTHING",
+    "INVALID",
     "MAX_FILES",
     "MAX_VALUES",
     "NO_PRECONDITIONS",
     "RESERVED_IDS",
     "RESET_LIFETIME",
     "SESSIONS",
+    "SYSTEM_AUTHOR",
     "TICKET_LIFETIME",
     "USERS",
     "Access",
@@ -126,6 +138,7 @@ __all__ = [
     "Batch",
     "Beat",
     "BrokenCount",
+    "BrokenDocuments",
     "Bulk",
     "Change",
     "ChangeKind",
@@ -284,6 +297,7 @@ __all__ = [
     "repeatable_ids",
     "rfc3339",
     "role",
+    "selected",
     "signed_in",
     "sort_documents",
     "sort_kinds",

@@ -37,12 +37,14 @@ class Principal:
     """Who is asking. `user_id` is None for an anonymous caller, who has no roles.
 
     `scopes` (`posts:read`, `posts:write`) are what an API key is good for; None: everything that the user may do.
+    `key_id` is the API key's, where the user asks with one; rights do not hang on it.
     """
 
     user_id: ObjectId | None = None
     username: str | None = None
     roles: frozenset[str] = field(default_factory=frozenset)
     scopes: frozenset[str] | None = None
+    key_id: ObjectId | None = field(default=None, compare=False)
 
     @property
     def signed_in(self) -> bool:
@@ -54,9 +56,16 @@ class Principal:
         """All that rules depend on: principals with equal rights may read and do the same."""
         return self.user_id, self.roles, self.scopes
 
-    def within(self, scopes: frozenset[str] | None) -> Principal:
-        """The same user, narrowed to `scopes` (None: not narrowed)."""
-        return replace(self, scopes=scopes)
+    @property
+    def author(self) -> str:
+        """How `created_by` and `updated_by` name the caller: `user:` or `key:` and an id, or `anonymous`."""
+        if self.key_id is not None:
+            return f"key:{self.key_id}"
+        return author_of(self.user_id)
+
+    def within(self, scopes: frozenset[str] | None, key_id: ObjectId | None = None) -> Principal:
+        """The same user, narrowed to `scopes` (None: not narrowed), with an API key where `key_id` is given."""
+        return replace(self, scopes=scopes, key_id=key_id)
 
     def in_scope(self, operation: str, resource: str) -> bool:
         """Whether the scopes reach as far as `operation` on `resource`. To write includes to read."""
@@ -66,6 +75,14 @@ class Principal:
 
 
 ANONYMOUS = Principal()
+
+#: The author of what nobody asked for in particular, such as the first admin's account.
+SYSTEM_AUTHOR = "system"
+
+
+def author_of(user_id: ObjectId | None) -> str:
+    """How `created_by` and `updated_by` name a user; None for somebody who is not signed in."""
+    return "anonymous" if user_id is None else f"user:{user_id}"
 
 
 class Rule:

@@ -14,7 +14,7 @@ from typing import Any
 from bson import ObjectId
 from pymongo.errors import WriteError
 
-from documents.access import ROLES, Principal
+from documents.access import ROLES, Principal, author_of
 from documents.database import Database, Stored, driver_errors
 from documents.errors import Contended, DocumentRefused, Duplicate, Fault, LastAdmin
 from documents.input import validate_whole
@@ -72,19 +72,31 @@ class Accounts:
         self._users = registry[USERS]
         self._removal = asyncio.Lock()
 
-    async def register(self, username: str, email: str, password_hash: str, roles: Sequence[str] = ("user",)) -> Stored:
-        """Create a user. Raises Duplicate, naming `username` or `email`, and DocumentRefused.
+    async def register(
+        self,
+        username: str,
+        email: str,
+        password_hash: str,
+        roles: Sequence[str] = ("user",),
+        *,
+        author: str | None = None,
+    ) -> Stored:
+        """Create a user, whose author is themselves or `author`. Raises Duplicate, naming `username` or `email`, and
+        DocumentRefused.
 
         The unique indexes decide, so of two registrations at once exactly one succeeds.
         """
+        user_id = ObjectId()
         values = {
-            "_id": ObjectId(),
+            "_id": user_id,
             "username": username.strip(),
             "email": email.strip(),
             "roles": list(roles),
             "username_key": fold(username),
             "email_key": fold(email),
             "password_hash": password_hash,
+            "created_by": author or author_of(user_id),
+            "updated_by": author or author_of(user_id),
         }
         user = validate_whole(self._users, values)
         try:
@@ -157,7 +169,9 @@ class Accounts:
                 return None
             revision = stored.get("revision")
             counted = {"revision": revision + 1} if isinstance(revision, int) else {}
-            new = stored | dict(changes) | {"updated_at": utc_now()} | counted
+            # What is changed here, users change of themselves.
+            bookkeeping = {"updated_at": utc_now(), "updated_by": author_of(user_id)}
+            new = stored | dict(changes) | bookkeeping | counted
             try:
                 async with self._database.session() as session:
                     with driver_errors():

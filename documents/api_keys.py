@@ -24,8 +24,9 @@ from documents.access import Principal
 from documents.credentials import API_KEYS, Credential
 from documents.database import driver_errors
 from documents.errors import DocumentRefused, Fault, Forbidden, TooMany
-from documents.input import parse_values, refuse_unknown, validate_whole
+from documents.input import parse_values, refuse_unknown
 from documents.resources import utc_now
+from documents.revisions import first_revision
 from documents.store import Found, Store
 
 PREFIX = "hw_"
@@ -71,7 +72,7 @@ class ApiKeys:
         key_id = ObjectId()
         key = self._key_of(key_id, user_id)
         whole = values | {"_id": key_id, "user_id": user_id, "key_hash": _hash(key)}
-        stored = validate_whole(self._resource, whole)
+        stored = first_revision(self._resource, principal, whole)
         known = self._store.registry.scopes
         faults = [
             Fault(("body", "scopes", index), "there is no such scope", "scope")

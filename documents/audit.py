@@ -38,6 +38,7 @@ class AuditEvent(enum.StrEnum):
     USER_DELETED = "user_deleted"
     SESSION_REVOKED = "session_revoked"
     CONNECTIONS_CLOSED = "connections_closed"
+    KEY_CREATED = "key_created"
 
 
 class Audit:

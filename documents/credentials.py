@@ -82,7 +82,10 @@ class Credentials:
             if stored is None or terms is None or not _is_right(credential, stored):
                 return None
             principal = principal_from(await self._database.latest(USERS).find_one({"_id": credential.user_id}))
-        return None if principal is None else Standing(principal.within(terms.scopes), terms.ends_at)
+        if principal is None:
+            return None
+        key_id = credential.id if credential.is_key else None
+        return Standing(principal.within(terms.scopes, key_id), terms.ends_at)
 
     def terms(self, collection: str, stored: Mapping[str, Any] | None) -> Terms | None:
         """What a stored session or key grants; None for one that is gone or has been ended.

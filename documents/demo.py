@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from documents import demo_text
-from documents.access import Principal
+from documents.access import SYSTEM_AUTHOR, Principal
 from documents.accounts import Accounts
 from documents.database import Database, driver_errors
 from documents.demo_plan import CREATES, DELETES, Item, Plan, Step
@@ -255,7 +255,9 @@ class Demo:
         if account is None:
             roles = sorted({"user", role}, reverse=True)
             try:
-                await self._accounts.register(name, f"{name}@example.org", _hash_of_no_password(), roles)
+                await self._accounts.register(
+                    name, f"{name}@example.org", _hash_of_no_password(), roles, author=SYSTEM_AUTHOR
+                )
             except Duplicate as error:
                 if "username" not in error.fields:
                     raise DatabaseRefused(f"the demo's user {name} cannot be registered: {error}") from None

@@ -83,7 +83,12 @@ class Derivations:
         filled = new
         for derivation in self.own.get(resource.name, ()):
             reference = new.get(derivation.marker.reference)
-            if read is not None and derivation.field in read and read.get(derivation.marker.reference) == reference:
+            if (
+                read is not None
+                and derivation.field in read
+                and read[derivation.field] == new.get(derivation.field)
+                and read.get(derivation.marker.reference) == reference
+            ):
                 continue
             source = await self._source(derivation, reference)
             filled = filled | {derivation.field: derivation.default if reference is None else derivation.of(source)}

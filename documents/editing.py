@@ -91,7 +91,7 @@ class Editor:
 
     def open(self, stored: Stored) -> dict[str, Any]:
         """The editable document. A patch must not change it in place, but may copy it."""
-        document = self.form.document(stored)
+        document = self.form.content(stored)
         return {name: editable(value, stored["_id" if name == "id" else name]) for name, value in document.items()}
 
     def place(self, path: str) -> Place | None:

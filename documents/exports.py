@@ -13,7 +13,7 @@ from documents.access import Principal
 from documents.database import Database, Stored, driver_errors
 from documents.filters import EVERYTHING, Filter, conjunction, to_query
 from documents.positions import Position
-from documents.public import encode_json
+from documents.public import encode_json, selected
 from documents.resources import ResourceClass
 from documents.sorting import BY_ID, Sort, order_of
 from documents.store import Store
@@ -117,10 +117,10 @@ async def _mapped(cursor: AsyncIterable[Stored]) -> AsyncIterator[Stored]:
 
 
 class NdjsonLines:
-    """Documents as JSON, one a line; with `fields`, these and the id alone."""
+    """Documents as JSON, one a line; with `fields`, these and the id alone, and which of them are invalid."""
 
     def __init__(self, fields: Sequence[str] | None) -> None:
-        self._fields = None if fields is None else {"id", *fields}
+        self._fields = None if fields is None else frozenset(fields)
 
     def header(self) -> bytes:
         """Nothing."""
@@ -129,7 +129,7 @@ class NdjsonLines:
     def row(self, document: Mapping[str, Any]) -> bytes:
         """One line."""
         if self._fields is not None:
-            document = {name: value for name, value in document.items() if name in self._fields}
+            document = selected(document, self._fields)
         return encode_json(document) + b"\n"
 
 

@@ -20,10 +20,10 @@ from documents.errors import DatabaseAway, DocumentsError, Forbidden, InvalidInp
 from documents.filenames import clean_filename
 from documents.filters import NOTHING
 from documents.ids import parse_id
-from documents.input import validate_whole
 from documents.positions import Position
 from documents.preconditions import NO_PRECONDITIONS, Preconditions
 from documents.resources import Registry, ResourceClass
+from documents.revisions import first_revision
 from documents.store import Found, Store
 
 logger = logging.getLogger(__name__)
@@ -163,7 +163,6 @@ class Batch:
                 "content_type": content_type_of(upload.head),
                 "size": upload.size,
                 "sha256": upload.sha256,
-                "owner_id": self._principal.user_id,
             }
         )
 
@@ -185,8 +184,7 @@ class Batch:
             raise InvalidInput.at("body", "files", msg="there is no file", type="missing")
         documents = []
         for values in self._values:
-            document = validate_whole(self._resource, values)
-            document |= {"updated_at": document["created_at"], "revision": 1}
+            document = first_revision(self._resource, self._principal, values)
             if not self._resource.allows("create", self._principal, document):
                 raise Forbidden("you may not upload this")
             documents.append(document)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
 from documents.markers import Hidden, Marker, VisibleTo
+from documents.public import INVALID
 from documents.resources import ResourceClass, is_client_writable
 
 
@@ -105,4 +106,6 @@ def _public(label: str, doc: str, infos: dict[str, FieldInfo], resource: Resourc
             annotation = Optional[annotation]  # noqa: UP045 - built at run time
             plain.default, plain.default_factory = None, None
         fields[field_name] = (annotation, plain)
+    what = "The fields in which the stored document breaks the rules of its class; absent where it keeps them."
+    fields[INVALID] = (list[str] | None, Field(None, description=what, json_schema_extra={"readOnly": True}))
     return create_model(f"{label}Public", __config__=ConfigDict(extra="ignore"), __doc__=doc, **fields)

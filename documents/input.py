@@ -20,7 +20,7 @@ from pydantic import BaseModel, RootModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from documents.errors import DocumentRefused, Fault
-from documents.resources import LiveDocument, ResourceClass
+from documents.resources import KEPT_BY_SERVER, LiveDocument, ResourceClass
 from documents.shapes import Fields, FieldType, Kind
 from documents.sorting import order_key
 
@@ -162,7 +162,7 @@ def to_bson(resource: ResourceClass, document: LiveDocument, loc: Loc) -> dict[s
         # Where absence means something else than null, null is written out.
         if value is None and not info.is_required() and info.default is None and info.default_factory is None:
             continue
-        target = last if name in _BOOKKEEPING_ORDER else stored
+        target = last if name in KEPT_BY_SERVER else stored
         place = (*loc, "id" if name == "_id" else name)
         try:
             target[name] = _storable(_ENCODER.encode(value), place)
@@ -170,7 +170,7 @@ def to_bson(resource: ResourceClass, document: LiveDocument, loc: Loc) -> dict[s
             raise DocumentRefused(
                 [Fault(place, f"the value has no form in BSON ({type(error).__name__})", "unstorable")]
             ) from None
-    return stored | {name: last[name] for name in _BOOKKEEPING_ORDER if name in last}
+    return stored | {name: last[name] for name in KEPT_BY_SERVER if name in last}
 
 
 def bson_value(value: Any, loc: Loc) -> Any:
@@ -211,7 +211,6 @@ _ENCODER = Encoder(
         DatetimeMS: lambda value: value,
     },
 )
-_BOOKKEEPING_ORDER = ("created_at", "updated_at", "updated_by", "revision")
 
 
 def _storable(value: Any, loc: Loc) -> Any:

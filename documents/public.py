@@ -11,7 +11,7 @@ import datetime as dt
 import hashlib
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +19,14 @@ import orjson
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp, json_util
 from bson.binary import UUID_SUBTYPE
 
-from documents.resources import BOOKKEEPING
+from documents.resources import BOOKKEEPING, KEPT_BY_SERVER
 from documents.shapes import Field, Fields, FieldType, Kind
 
 Converter = Callable[[Any], Any]
+Faults = Callable[[Mapping[str, Any]], Sequence[str]]
+
+#: The member of a served document that names the fields in which it breaks the rules of its class.
+INVALID = "invalid"
 
 
 def rfc3339(moment: dt.datetime) -> str:
@@ -182,19 +186,32 @@ def _object_converter(fields: Fields) -> Converter:
 class PublicForm:
     """Turns stored documents of one class into what callers with one set of visible fields see.
 
-    Pure and shareable; building one walks the class's fields, converting a document does not. `names` are the public
-    names of the fields, in the order in which documents have them.
+    Shareable; building one walks the class's fields, converting a document does not. `names` are the public names of
+    the fields, in the order in which documents have them. `faults` gives the stored names of the fields in which a
+    document breaks the rules of its class; without it, none does.
     """
 
-    def __init__(self, visible: Fields) -> None:
+    def __init__(self, visible: Fields, faults: Faults | None = None) -> None:
         # The id leads, the bookkeeping follows the class's own fields, as a person would write it.
-        ordered = sorted(visible.values(), key=lambda f: (f.name != "_id", f.name in _LAST))
+        ordered = sorted(visible.values(), key=lambda f: (f.name != "_id", f.name in KEPT_BY_SERVER))
         self.names = tuple(f.public for f in ordered)
+        self._stored_names = tuple(f.name for f in ordered)
         self._convert = _object_converter({f.name: f for f in ordered})
+        self._faults = faults
+
+    def content(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """The document's fields as JSON-ready values. Those that are not stored are absent."""
+        return self._convert(stored)  # type: ignore[no-any-return]
 
     def document(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """The document as JSON-ready values. Fields that are not stored are absent."""
-        return self._convert(stored)  # type: ignore[no-any-return]
+        """The document as it is served: its content and, where it breaks the rules of its class, `invalid` with the
+        names of those fields that this caller sees."""
+        document = self.content(stored)
+        if self._faults is not None and (faults := self._faults(stored)):
+            pairs = zip(self._stored_names, self.names, strict=True)
+            if invalid := [public for name, public in pairs if name in faults]:
+                document[INVALID] = invalid
+        return document
 
     def etag(self, document: Mapping[str, Any]) -> str:
         """The strong entity tag (RFC 9110, 8.8.3) of a document in its public form, quotes included.
@@ -203,12 +220,11 @@ class PublicForm:
         write that changed nothing.
         """
         content = {key: value for key, value in document.items() if key not in BOOKKEEPING}
+        if INVALID in document:
+            content[INVALID] = [name for name in document[INVALID] if name not in BOOKKEEPING]
         encoded = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         digest = hashlib.blake2b(encoded, digest_size=15).digest()
         return f'"{base64.urlsafe_b64encode(digest).decode("ascii")}"'
-
-
-_LAST = ("created_at", "updated_at", "updated_by", "revision")
 
 
 def encode_json(value: Any) -> bytes:
@@ -216,13 +232,27 @@ def encode_json(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
+def selected(document: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
+    """The members `names` of a public document, its id, and which of these are invalid."""
+    chosen = {name: value for name, value in document.items() if name in names or name == "id"}
+    if invalid := [name for name in document.get(INVALID, ()) if name in names or name == "id"]:
+        chosen[INVALID] = invalid
+    return chosen
+
+
 def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Names of the fields, bookkeeping left out, that differ between two public documents, in `after`'s order."""
+    """Names of the fields, bookkeeping left out, that differ between two public documents, in `after`'s order.
+
+    One that is invalid in only one of the two differs, even where both look alike.
+    """
     names = [*after, *(name for name in before if name not in after)]
+    marked = set(before.get(INVALID, ())) ^ set(after.get(INVALID, ()))
     return [
         name
         for name in names
-        if name not in BOOKKEEPING and not _equal(before.get(name, _MISSING), after.get(name, _MISSING))
+        if name not in BOOKKEEPING
+        and name != INVALID
+        and (name in marked or not _equal(before.get(name, _MISSING), after.get(name, _MISSING)))
     ]
 
 

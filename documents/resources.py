@@ -6,7 +6,7 @@ import datetime as dt
 import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ from documents.access import ROLES, Access, Principal, Rule
 from documents.actions import Action
 from documents.errors import DeclarationError
 from documents.filters import NOTHING, DocumentTest, Filter, compile_predicate
-from documents.markers import Hidden, ReadOnly, SetOnCreate, VisibleTo
+from documents.markers import Hidden, Marker, ReadOnly, SetOnCreate, VisibleTo
 from documents.shapes import Field as DocumentField
 from documents.shapes import Fields, Kind, fields_of
 
@@ -27,6 +27,17 @@ if TYPE_CHECKING:
 
 #: Fields that every write of the API touches. A change of nothing else is no event, and they do not enter the ETag.
 BOOKKEEPING = frozenset({"revision", "updated_at", "updated_by"})
+#: What the server keeps of every document, as it follows the class's own fields.
+KEPT_BY_SERVER = ("created_at", "created_by", "updated_at", "updated_by", "revision")
+AUTHORSHIP = frozenset({"created_by", "updated_by"})
+#: How the two name somebody; see `Principal.author`.
+AUTHOR_PATTERN = "^((user|key):[0-9a-f]{24}|system|anonymous)$"
+
+#: Members of answers that are no fields.
+_OF_ANSWERS = {
+    "expanded": "answers have referenced documents under this name",
+    "invalid": "answers name the fields that break the rules under this name",
+}
 
 #: First path segments under /api/v1 that are not collections, and names that are never ids.
 RESERVED_NAMES = frozenset({"auth", "ws", "schemas", "admin", "files", "api-keys"})
@@ -48,6 +59,8 @@ class Resource:
     aggregations, served under their names. `actions` are what else may be done to a document. `cache` keeps what was
     read in each worker's memory until the feed tells of a change: for what is read much more than it is written.
     With `conditional=True` a document is changed or deleted only under `If-Match`, by who has seen its present form.
+    `authorship` says who sees `created_by` and `updated_by`: `VisibleTo(...)` or `Hidden()`. By default it is everybody
+    who may read the document, but for classes that show a `SetOnCreate` field to some only: then the same.
     """
 
     access: Access = field(default_factory=Access)
@@ -60,6 +73,7 @@ class Resource:
     actions: tuple[Action, ...] = ()
     cache: bool = False
     conditional: bool = False
+    authorship: VisibleTo | Hidden | None = None
 
 
 def utc_now() -> dt.datetime:
@@ -77,11 +91,29 @@ class LiveDocument(Document):
     created_at: Annotated[
         dt.datetime, ReadOnly(), Field(default_factory=utc_now, description="When the document was created.")
     ]
+    created_by: Annotated[
+        str | None,
+        ReadOnly(),
+        Field(
+            pattern=AUTHOR_PATTERN,
+            description="Who created the document: user:<id>, key:<id> of an API key, system or anonymous. "
+            "Absent when it was not created by the API.",
+        ),
+    ] = None
     updated_at: Annotated[
         dt.datetime,
         ReadOnly(),
         Field(default_factory=utc_now, description="When the API last wrote the document."),
     ]
+    updated_by: Annotated[
+        str | None,
+        ReadOnly(),
+        Field(
+            pattern=AUTHOR_PATTERN,
+            description="Who last wrote the document through the API, as in created_by. "
+            "Absent when another program has replaced it since.",
+        ),
+    ] = None
     revision: Annotated[int, ReadOnly(), Field(default=1, ge=1, description="Counts the API's writes of the document.")]
 
     resource = Resource()
@@ -98,7 +130,7 @@ class ResourceClass:
         self.label = document_class.__name__
         self.name = _collection_name(document_class)
         self.declared: Resource = document_class.resource
-        self.fields: Fields = fields_of(document_class)
+        self.fields: Fields = _with_authorship(fields_of(document_class), self.declared)
         self.doc = (document_class.__doc__ or "").strip()
         self.actions = {action.name: action for action in self.declared.actions}
         self._compiled: dict[tuple[object, ...], tuple[Filter, DocumentTest]] = {}
@@ -111,8 +143,10 @@ class ResourceClass:
         for path in self.declared.search:
             if path not in self.fields:
                 raise DeclarationError(f"{self.label}: search names {path!r}, which is not a field")
-        if "expanded" in self.fields:
-            raise DeclarationError(f"{self.label}.expanded: answers have referenced documents under this name")
+        for name, reason in _OF_ANSWERS.items():
+            if name in self.fields:
+                raise DeclarationError(f"{self.label}.{name}: {reason}; choose another one")
+        self._check_authorship()
         for name, report in self.declared.reports.items():
             try:
                 report.check(name)
@@ -130,6 +164,15 @@ class ResourceClass:
         everybody = Principal(user_id=None, roles=frozenset(ROLES))
         for operation in ("read", "create", "update", "delete", *self.actions):
             self.rule(operation, everybody)
+
+    def _check_authorship(self) -> None:
+        own = [c for c in self.document_class.__mro__ if c not in LiveDocument.__mro__]
+        declared = {name for c in own for name in vars(c).get("__annotations__", {})}
+        # Each field has an alias, which most often is its own name.
+        aliases = {info.alias for name, info in self.document_class.model_fields.items() if info.alias != name}
+        if taken := sorted(AUTHORSHIP & (declared | aliases)):
+            msg = "the server keeps this field; choose another name, and say who sees it by `Resource(authorship=…)`"
+            raise DeclarationError(f"{self.label}.{taken[0]}: {msg}")
 
     def visible(self, roles: frozenset[str]) -> Fields:
         """The fields that a caller with `roles` may see, keyed by stored name."""
@@ -182,6 +225,20 @@ class ResourceClass:
             if not isinstance(index, IndexModel):
                 raise DeclarationError(f"{self.label}: declare indexes as IndexModel([...], name=...)")
         return declared
+
+
+def _with_authorship(fields: Fields, declared: Resource) -> Fields:
+    """`fields` with `created_by` and `updated_by` shown to whom the class says.
+
+    A class that hides who created its documents must not tell it by another field.
+    """
+    markers: tuple[Marker, ...]
+    if declared.authorship is not None:
+        markers = (declared.authorship,)
+    else:
+        creators = (f.markers for f in fields.values() if any(isinstance(m, SetOnCreate) for m in f.markers))
+        markers = tuple(m for of_creator in creators for m in of_creator if isinstance(m, VisibleTo | Hidden))
+    return {name: replace(f, markers=(*f.markers, *markers)) if name in AUTHORSHIP else f for name, f in fields.items()}
 
 
 def _is_visible(document_field: DocumentField, roles: frozenset[str]) -> bool:

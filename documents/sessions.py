@@ -21,6 +21,7 @@ from typing import Any
 from bson import ObjectId
 from pymongo.errors import WriteError
 
+from documents.access import SYSTEM_AUTHOR, author_of
 from documents.accounts import SESSIONS, USERS, is_alive, principal_from
 from documents.database import Database, Stored, driver_errors
 from documents.errors import Contended, RefreshRefused, RefreshReused
@@ -73,7 +74,8 @@ class Sessions:
         token = self._token(session_id, secrets.token_bytes(_RANDOM_BYTES))
         ends_at = self._clock() + self._lifetime
         values = {"_id": session_id, "user_id": user_id, "ends_at": ends_at, "refresh_hash": _hash(token)}
-        document = validate_whole(self._sessions, values)
+        authorship = {"created_by": author_of(user_id), "updated_by": author_of(user_id)}
+        document = validate_whole(self._sessions, values | authorship)
         async with self._database.session() as session:
             with driver_errors():
                 await self._database.insert(SESSIONS, document, session)
@@ -105,7 +107,8 @@ class Sessions:
             if _same(presented, stored.get("refresh_hash")):
                 spent = [*recent, {"hash": presented, "at": now}][-MAX_SPENT:]
                 try:
-                    if await self._replace(stored, {"refresh_hash": _hash(successor), "spent_tokens": spent}):
+                    changes = {"refresh_hash": _hash(successor), "spent_tokens": spent}
+                    if await self._replace(stored, changes, principal.author):
                         return renewal
                 except WriteError:  # as in `end`
                     raise RefreshRefused("the session's document breaks the rules of its class") from None
@@ -130,7 +133,8 @@ class Sessions:
             if stored is None or not is_alive(stored):
                 return
             try:
-                if await self._replace(stored, {"ended_at": self._clock()}):
+                # It may be its user who ends it, an admin, or a theft that was noticed.
+                if await self._replace(stored, {"ended_at": self._clock()}, SYSTEM_AUTHOR):
                     return
             except WriteError:
                 # Somebody made of it what the validator refuses to be written again. A session that is gone has ended.
@@ -153,11 +157,11 @@ class Sessions:
         with driver_errors():
             return await self._database.latest(SESSIONS).find_one({"_id": session_id})
 
-    async def _replace(self, read: Stored, changes: Mapping[str, Any]) -> bool:
+    async def _replace(self, read: Stored, changes: Mapping[str, Any], author: str) -> bool:
         """Write `changes` if the stored session still is `read`. Raises WriteError where the validator refuses."""
         revision = read.get("revision")
         counted = {"revision": revision + 1} if isinstance(revision, int) else {}
-        new = read | dict(changes) | {"updated_at": self._clock()} | counted
+        new = read | dict(changes) | {"updated_at": self._clock(), "updated_by": author} | counted
         async with self._database.session() as session:
             with driver_errors():
                 return await self._database.replace_if_unchanged(SESSIONS, read, new, session)

@@ -13,11 +13,11 @@ import datetime as dt
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from bson import ObjectId
-
 from documents.access import Principal
+from documents.broken import BrokenDocuments
 from documents.contention import Attempts
 from documents.database import Database, Session, Stored, driver_errors
 from documents.derived import Derivations
@@ -26,7 +26,7 @@ from documents.errors import ConditionMissing, DocumentRefused, Duplicate, Forbi
 from documents.filters import NOTHING, DocumentTest
 from documents.forms import Forms, forms_of
 from documents.ids import new_id, parse_id
-from documents.input import MAX_INTEGER, parse_values, refuse_unknown, to_python, validate_whole
+from documents.input import parse_values, refuse_unknown, to_python
 from documents.json_patches import JsonPatch
 from documents.operators import OperatorPatch
 from documents.patches import MergePatch, Patch, PatchKind
@@ -35,6 +35,7 @@ from documents.preconditions import NO_PRECONDITIONS, Preconditions
 from documents.public import PublicForm
 from documents.refusals import masking, refusing
 from documents.resources import RESERVED_IDS, Registry, ResourceClass
+from documents.revisions import first_revision, next_revision
 from documents.transactions import Conflicted, Transaction
 
 _PATCHES: dict[PatchKind, Callable[[Editor, Any], Patch]] = {
@@ -62,6 +63,7 @@ class Store:
         self.registry = registry
         self._forms: dict[str, Forms] = {resource.name: forms_of(resource) for resource in registry}
         self.derivations = Derivations(database, registry)
+        self.broken = BrokenDocuments(registry)
         self._public: dict[tuple[str, frozenset[str]], PublicForm] = {}
         # Writers of this process queue here instead of colliding in the database. Collisions with other processes
         # remain, and the conditional write settles them.
@@ -75,7 +77,8 @@ class Store:
         """How callers with `roles` see documents of `resource`."""
         key = (resource.name, roles)
         if (known := self._public.get(key)) is None:
-            known = self._public[key] = PublicForm(resource.visible(roles))
+            faults = partial(self.broken.faults, resource.name)
+            known = self._public[key] = PublicForm(resource.visible(roles), faults)
         return known
 
     def found(self, resource: ResourceClass, principal: Principal, stored: Stored, position: Position) -> Found:
@@ -126,15 +129,8 @@ class Store:
             document_id = new_id(resource)
         if document_id is not None:
             values["_id"] = document_id
-        for name, field in resource.fields.items():
-            for marker in field.markers:
-                value = getattr(marker, "value", None)
-                if callable(value):
-                    values[name] = value(principal)
         with masking(resource, principal):
-            stored = validate_whole(resource, values)
-        now = stored["created_at"]
-        stored |= {"updated_at": now, "revision": 1}
+            stored = first_revision(resource, principal, values)
         stored = await self.derivations.filled(resource, stored)
         if not resource.allows("create", principal, stored):
             raise Forbidden(f"you may not create this in {resource.name}")
@@ -308,7 +304,7 @@ class Store:
                 # What `compute` refuses are the caller's own values, so there is nothing to mask.
                 values = compute(stored)
                 with masking(resource, principal):
-                    new = self._next(resource, stored, values)
+                    new = next_revision(resource, principal, stored, values)
                 new = await self.derivations.filled(resource, new, stored)
                 if action is None and not resource.allows("update", principal, new):
                     raise Forbidden("you may not change the document into this")
@@ -317,19 +313,6 @@ class Store:
                 if written is not None:
                     return self.found(resource, principal, written, self.database.position(session))
                 await attempts.pause()
-
-    @staticmethod
-    def _next(resource: ResourceClass, stored: Stored, values: dict[str, Any]) -> Stored:
-        """The whole new document: validated values and bookkeeping."""
-        now = dt.datetime.now(dt.UTC)
-        bookkeeping: dict[str, Any] = {"updated_at": now.replace(microsecond=now.microsecond // 1000 * 1000)}
-        if not isinstance(stored.get("created_at"), dt.datetime):
-            made = stored["_id"].generation_time if isinstance(stored["_id"], ObjectId) else now
-            bookkeeping["created_at"] = made
-        revision = stored.get("revision")
-        usable = isinstance(revision, int) and not isinstance(revision, bool) and 0 < revision < MAX_INTEGER
-        bookkeeping["revision"] = revision + 1 if isinstance(revision, int) and usable else 1
-        return validate_whole(resource, values | bookkeeping)
 
     async def _replace(
         self, resource: ResourceClass, read: Stored, new: Stored, session: Session, within: Transaction | None

@@ -25,7 +25,9 @@ from documents import (
     changed_fields,
     compile_predicate,
     conjunction,
+    json_schema,
     public_id,
+    selected,
 )
 from documents.filters import And, Compare, ElementMatch, Not, NotCompare, Or
 from documents.shapes import FieldType
@@ -109,9 +111,7 @@ class View:
 
     def select(self, document: dict[str, object]) -> dict[str, object]:
         """The wanted fields of a public document; its id always is one of them."""
-        if self.selected is None:
-            return document
-        return {name: value for name, value in document.items() if name in self.selected or name == "id"}
+        return document if self.selected is None else selected(document, self.selected)
 
 
 def _paths(node: Filter) -> Iterator[str]:
@@ -204,9 +204,10 @@ class ViewIndex:
         return "v" + base64.urlsafe_b64encode(digest.digest()).decode("ascii")
 
     def _schema(self, resource: ResourceClass) -> bytes:
-        """A fingerprint of the class's declared fields: a view of another version of the class is another view."""
+        """A fingerprint of the class's fields and rules: a view of another version of the class is another view."""
         if (known := self._schemas.get(resource.name)) is None:
-            known = self._schemas[resource.name] = hashlib.blake2b(_shape(resource.fields).encode()).digest()
+            declared = f"{_shape(resource.fields)} {json_schema(resource)}"
+            known = self._schemas[resource.name] = hashlib.blake2b(declared.encode()).digest()
         return known
 
     @staticmethod

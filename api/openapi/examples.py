@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from documents import INVALID
+
 _ID = "65f2a7c09b3e4a0d1c2f8b11"
 #: By format, and by a field's name.
 _TEXTS = {"date-time": "2026-01-31T12:00:00.000Z", "email": "mara@example.org", "date": "2026-01-31"}
@@ -82,7 +84,8 @@ def _object(schema: Schema, schemas: Schema, label: str, depth: int) -> dict[str
     value = {
         name: _example(field, schemas, name, depth + 1)
         for name, field in schema.get("properties", {}).items()
-        if name in schema.get("required", ()) or field.get("default", "") is not None or label.endswith(_WHOLE)
+        if name != INVALID
+        and (name in schema.get("required", ()) or field.get("default", "") is not None or label.endswith(_WHOLE))
     }
     # A document that is answered is one that might have been created from its class's own example.
     for whole in _WHOLE:

@@ -59,6 +59,7 @@ class User(LiveDocument):
         access=Access(read=signed_in, update=role("admin"), delete=role("admin")),
         generic=False,
         scopes=("read",),
+        authorship=VisibleTo("admin"),
     )
 
 

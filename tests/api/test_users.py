@@ -18,7 +18,8 @@ from tests.api.test_accounts import registration, status_of
 from tests.api.test_errors import places, problem
 
 Mongo = Database[dict[str, Any]]
-ALL = {"id", "username", "email", "roles", "is_active", "created_at", "updated_at", "revision"}
+STAMPS = {"created_at", "created_by", "updated_at", "updated_by", "revision"}
+ALL = {"id", "username", "email", "roles", "is_active"} | STAMPS
 
 
 @pytest.fixture(scope="module")

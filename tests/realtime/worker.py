@@ -40,6 +40,7 @@ from documents import (
     open_database,
     parse_filter,
     parse_sort,
+    selected,
 )
 from documents.streams import ServerStreams
 from realtime import (
@@ -146,8 +147,7 @@ class Worker:
         form = self.store.public_form(query.resource, principal.roles)
         found = await self.lists.result(query.resource, query.filter, BY_ID, 100_000, Position.ZERO)
         content = [form.document(stored) for stored in found.documents if test(stored)]
-        chosen = query.fields and {"id", *query.fields}
-        return {d["id"]: {k: v for k, v in d.items() if not chosen or k in chosen} for d in content}
+        return {d["id"]: selected(d, query.fields) if query.fields else d for d in content}
 
     def query(
         self, filter: dict[str, Any], fields: tuple[str, ...] | None = None, resource: ResourceClass | None = None

@@ -7,7 +7,7 @@ import { fieldsOf, labelOf } from "./schema.js";
 import { toast } from "./toasts.js";
 import { cellText, timeText } from "./values.js";
 
-const HOUSEKEEPING = ["created_at", "updated_at", "revision"];
+const HOUSEKEEPING = ["created_at", "created_by", "updated_at", "updated_by", "revision", "invalid"];
 let editors = 0;
 
 /** Fires `delete` (detail: id) and `close`. */

@@ -78,7 +78,7 @@ export function fieldsOf(form) {
 /** A class as the dashboard uses it: `columns` are its public fields, those a person looks for first in front. */
 export function describe(content) {
   const written = new Map(fieldsOf(content.create).map((field) => [field.name, field]));
-  const housekeeping = ["created_at", "updated_at", "revision", "id"];
+  const housekeeping = ["created_at", "created_by", "updated_at", "updated_by", "revision", "invalid", "id"];
   const columns = fieldsOf(content.public).map((field) => ({
     ...field,
     // The public form tells no limits; the form to write does, and so tells lines from long texts.

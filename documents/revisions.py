@@ -1,0 +1,68 @@
+"""The revisions of a document: what the server adds to a client's values, and what it puts right of its own."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bson import ObjectId
+
+from documents.access import Principal
+from documents.database import Stored
+from documents.errors import DocumentRefused, Fault
+from documents.input import MAX_INTEGER, validate_whole
+from documents.markers import SetOnCreate
+from documents.resources import ResourceClass, is_client_writable, utc_now
+
+
+def first_revision(resource: ResourceClass, principal: Principal, values: Mapping[str, Any]) -> Stored:
+    """A new document of `principal`'s from the Python `values`: validated as a whole, with all that the server sets.
+
+    Raises DocumentRefused.
+    """
+    authorship = {"created_by": principal.author, "updated_by": principal.author}
+    stored = validate_whole(resource, {**values, **_set_on_create(resource, principal), **authorship})
+    return stored | {"updated_at": stored["created_at"], "revision": 1}
+
+
+def next_revision(
+    resource: ResourceClass, principal: Principal, stored: Stored, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The document that `principal` makes of `stored` by the Python `values`, which are all of the new one's.
+
+    Fields that no client can set are put right where they break the rules, because nobody else could: one that is set
+    on creation is set as if `principal` were creating the document now, others get their default. Raises
+    DocumentRefused.
+    """
+    now = utc_now()
+    bookkeeping: dict[str, Any] = {"updated_at": now, "updated_by": principal.author}
+    if not isinstance(stored.get("created_at"), dt.datetime):
+        bookkeeping["created_at"] = stored["_id"].generation_time if isinstance(stored["_id"], ObjectId) else now
+    revision = stored.get("revision")
+    usable = isinstance(revision, int) and not isinstance(revision, bool) and 0 < revision < MAX_INTEGER
+    bookkeeping["revision"] = revision + 1 if isinstance(revision, int) and usable else 1
+    whole = {**values, **bookkeeping}
+    try:
+        return validate_whole(resource, whole)
+    except DocumentRefused as refused:
+        wrong = _of_server(resource, refused.faults)
+        if not wrong:
+            raise
+    set_anew = {name: value for name, value in _set_on_create(resource, principal).items() if name in wrong}
+    return validate_whole(resource, {name: value for name, value in whole.items() if name not in wrong} | set_anew)
+
+
+def _set_on_create(resource: ResourceClass, principal: Principal) -> dict[str, Any]:
+    return {
+        name: marker.value(principal)
+        for name, field in resource.fields.items()
+        for marker in field.markers
+        if isinstance(marker, SetOnCreate)
+    }
+
+
+def _of_server(resource: ResourceClass, faults: Sequence[Fault]) -> set[str]:
+    """The fields that `faults` are about and that no client can set."""
+    places = {fault.loc[1] for fault in faults if len(fault.loc) > 1}
+    return {name for name, field in resource.fields.items() if name in places and not is_client_writable(field)}
