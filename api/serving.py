@@ -33,6 +33,8 @@ logger = logging.getLogger("headwater")
 GRACE_SECONDS = 10
 #: How long idle connections get, before that, to be ended by the answer to one more request.
 DRAIN_SECONDS = 1.0
+#: How long connections that are closed get to take what was still to be sent.
+FLUSH_SECONDS = 3.0
 
 #: What keeps a server from starting, each with one clear line.
 STARTUP_ERRORS = (SettingsRefused, DatabaseRefused, DatabaseAway, DeclarationError)
@@ -158,6 +160,20 @@ class _Server(uvicorn.Server):
         for connection in accepted_and_closed(self._listening):
             with contextlib.suppress(OSError):
                 await loop.connect_accepted_socket(protocol, connection, ssl=self.config.ssl)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Close all connections; after a while also those whose clients do not take what is still to be sent."""
+        aborting = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._abort_closing)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            aborting.cancel()
+
+    def _abort_closing(self) -> None:
+        for connection in list(self.server_state.connections):
+            transport = connection.transport
+            if transport.is_closing():
+                transport.abort()
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)

@@ -194,7 +194,9 @@ class Client:
                     self._blame(why)
             except (OSError, InvalidHandshake, httpx.HTTPError) as error:
                 why = type(error).__name__
-                self._blame(repr(error))
+                # A stream whose client takes nothing is broken off.
+                if not (self._connected and self.temper.may_lag and isinstance(error, httpx.RemoteProtocolError)):
+                    self._blame(repr(error))
             finally:
                 for watched in self.watched:
                     watched.disconnected()

@@ -33,7 +33,8 @@ SHORT_OPLOG = 200
 EFFECT_SECONDS = 30
 #: Longer than a server waits for a client that takes nothing.
 STUCK_SECONDS = 12.0
-ABSENCES = 3
+TOLD_SECONDS = 8.0
+ABSENCES = 4
 FLOOD_BYTES, FLOOD_DOCUMENTS = 20_000, 60
 
 Fault = Callable[[], Awaitable[None]]
@@ -366,22 +367,21 @@ class Faults:
         )
 
     async def _absence(self, told: Callable[[], int], what: str, seconds: float) -> None:
-        """Let half of the absent clients read nothing, flood them, and see that one of them is `told`."""
+        """Let the absent clients read nothing, flood them, and see that one of them is `told`."""
         before = told()
         # A fault of the workers may end a connection before it lags.
         for _ in range(ABSENCES):
-            away = self._chance.sample(self._absent, len(self._absent) // 2)
-            await self._are_live(away)
-            for client in away:
+            await self._are_live(self._absent)
+            for client in self._absent:
                 client.gate.clear()
             try:
                 await self._flood()
                 await asyncio.sleep(seconds)
             finally:
-                for client in away:
+                for client in self._absent:
                     client.gate.set()
             with contextlib.suppress(TimeoutError):
-                await until(lambda: told() > before, what, EFFECT_SECONDS / ABSENCES)
+                await until(lambda: told() > before, what, TOLD_SECONDS)
                 return
         raise TimeoutError(what)
 
