@@ -234,11 +234,12 @@ class Client:
         match self.temper:
             case Temper.SLOW:
                 await self._idle(self._chance.uniform(0, 0.1))
-            case Temper.SLEEPY if self._chance.random() < 0.005:
+            # Whoever watches much hears much, and is not to sleep the more often.
+            case Temper.SLEEPY if self._chance.random() < 0.005 / len(self.queries):
                 await self._idle(self._chance.uniform(2, 8))
                 return self._chance.random() < 0.5
             case Temper.RESTLESS:
-                return self._chance.random() < 0.02
+                return self._chance.random() < 0.02 / len(self.queries)
         return False
 
     async def _idle(self, seconds: float) -> None:

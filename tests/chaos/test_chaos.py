@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.api.servers import ROOT
 from tests.chaos.ledger import Ledger, Watched
+from tests.chaos.mutations import MUTATIONS, Mutation
 from tests.chaos.proxy import Proxy, reply_end
 from tests.chaos.run import SLACK, run
 
@@ -83,6 +86,17 @@ def test_what_a_fresh_query_shows() -> None:
     assert ledger.violations == []
     told(ledger, "wrong", CREATED).finish({})
     assert len(ledger.violations) == 1
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS)
+def test_mutations_fit_the_code(mutation: Mutation, tmp_path: Path) -> None:
+    """Each way to break the code on purpose still finds its place, and leaves what Python can read."""
+    for name in {name for name, _, _ in mutation.edits}:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    mutation.apply(tmp_path)
+    for path in tmp_path.rglob("*.py"):
+        compile(path.read_text(), path, "exec")
 
 
 @pytest.mark.parametrize(
