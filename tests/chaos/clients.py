@@ -31,7 +31,7 @@ NO_STATUS = 1005
 #: A worker may be so late to hear that an account may sign in again.
 NEWS_SECONDS = 30
 #: Of a client that is absent now and then, so that what it does not take waits at the server and not on the way.
-SMALL_BUFFER_BYTES = 4_096
+SMALL_BUFFER_BYTES = 65_536
 
 
 class Temper(enum.StrEnum):
