@@ -37,7 +37,7 @@ from api import (
     serve_application,
     server_secret,
 )
-from api.commands import admin, asyncapi, check, demo, openapi, refuse, say, schema, settings_or_exit
+from api.commands import admin, asyncapi, check, demo, doctor, openapi, refuse, say, schema, settings_or_exit
 from documents import (
     Accounts,
     Aggregates,
@@ -328,6 +328,7 @@ cli.command()(openapi)
 cli.command()(check)
 cli.command()(asyncapi)
 cli.command()(demo)
+cli.command()(doctor)
 cli.add_typer(admin, name="admin")
 cli.add_typer(schema, name="schema")
 

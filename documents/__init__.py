@@ -18,6 +18,7 @@ from documents.api_keys import ApiKeys
 from documents.audit import Audit, AuditEvent
 from documents.broken import BrokenDocuments
 from documents.bulk import Bulk, Operation, OperationFailed, Outcome, OutOfTime, Verb
+from documents.canaries import Canary
 from documents.changes import Beat, Change, ChangeKind, Checkpoint, Entry, Reset, ResetReason
 from documents.checkpoints import Checkpoints
 from documents.contents import Contents
@@ -26,6 +27,7 @@ from documents.cursors import CursorCodec
 from documents.database import Database, MongoDatabase, Stored
 from documents.demo import Demo
 from documents.derived import Keeper
+from documents.diagnosis import DatabaseState, checkpoint_age, collections_without_images, database_state
 from documents.differences import Difference, differences
 from documents.embedded import EmbeddedDatabase
 from documents.entry_codec import EntryCodec, Logged, NotAnEntry
@@ -140,6 +142,7 @@ __all__ = [
     "BrokenCount",
     "BrokenDocuments",
     "Bulk",
+    "Canary",
     "Change",
     "ChangeKind",
     "ChangeStream",
@@ -160,6 +163,7 @@ __all__ = [
     "Database",
     "DatabaseAway",
     "DatabaseRefused",
+    "DatabaseState",
     "DeclarationError",
     "Demo",
     "DerivedFrom",
@@ -262,11 +266,14 @@ __all__ = [
     "bind_classes",
     "canonical",
     "changed_fields",
+    "checkpoint_age",
     "clean_filename",
+    "collections_without_images",
     "compile_predicate",
     "conjunction",
     "count_broken",
     "current_user",
+    "database_state",
     "differences",
     "encode_json",
     "fold",

@@ -9,7 +9,8 @@ from realtime.feed_redis import RelayedSource
 from realtime.feed_status import FEED_MODES, FeedMode, FeedStatus, Relaying
 from realtime.frames import Frame, message_frame
 from realtime.history import History
-from realtime.log_redis import RedisLog
+from realtime.log_redis import LogAway, LogTooShort, RedisLog
+from realtime.log_state import LogState, log_state
 from realtime.manager import ConnectionManager
 from realtime.principals import Principals
 from realtime.read_cache import ReadCache
@@ -33,7 +34,10 @@ __all__ = [
     "Frame",
     "Heart",
     "History",
+    "LogAway",
     "LogPast",
+    "LogState",
+    "LogTooShort",
     "OplogPast",
     "Origin",
     "Past",
@@ -54,6 +58,7 @@ __all__ = [
     "View",
     "ViewIndex",
     "ViewQuery",
+    "log_state",
     "message_frame",
     "protocol",
     "use_of",

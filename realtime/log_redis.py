@@ -169,6 +169,12 @@ class RedisLog:
             last = batch.last
         return last
 
+    async def listeners(self) -> int:
+        """How many workers listen to what is appended."""
+        with away():
+            (_, count), *_ = await self.redis.pubsub_numsub(self._entries_channel)
+        return int(count)
+
     async def announce(self, head: Head) -> None:
         """Say where the log ends, so that a lost last message is noticed."""
         text = json.dumps([head.log, head.position.ts, head.position.ordinal, head.connected])

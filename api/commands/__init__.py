@@ -5,6 +5,7 @@ from api.commands.check import check
 from api.commands.console import refuse, say, settings_or_exit
 from api.commands.demo import demo
 from api.commands.descriptions import asyncapi, openapi
+from api.commands.doctor import doctor
 from api.commands.schema import schema
 
-__all__ = ["admin", "asyncapi", "check", "demo", "openapi", "refuse", "say", "schema", "settings_or_exit"]
+__all__ = ["admin", "asyncapi", "check", "demo", "doctor", "openapi", "refuse", "say", "schema", "settings_or_exit"]

@@ -172,9 +172,30 @@ class Database(Process):
         self.port = port
         self._command = tuple(command)
         self._directory = directory
-        self.client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
-            self.url(port), tz_aware=True, serverSelectionTimeoutMS=2_000, socketTimeoutMS=10_000
+        self._clients: list[AsyncMongoClient[dict[str, Any]]] = []
+        self.renew_client()
+
+    def renew_client(self) -> None:
+        """Use a client of which nobody's cancellation has taken away a connection that it waits for."""
+        self._clients.append(
+            AsyncMongoClient(
+                self.url(self.port),
+                tz_aware=True,
+                serverSelectionTimeoutMS=2_000,
+                socketTimeoutMS=10_000,
+                waitQueueTimeoutMS=10_000,
+            )
         )
+
+    @property
+    def client(self) -> AsyncMongoClient[dict[str, Any]]:
+        """A client that no fault concerns, but those of the server itself."""
+        return self._clients[-1]
+
+    async def close(self) -> None:
+        """Close the clients."""
+        for client in self._clients:
+            await client.close()
 
     @staticmethod
     def url(port: int) -> str:
@@ -293,6 +314,7 @@ class Site:
         for proxy in (self.to_redis, self.to_database):
             proxy.lost_share = proxy.delay_seconds = 0.0
             proxy.refusing = False
+        self.database.renew_client()
         if not self.database.runs:
             await self.database.start()
         for worker in self.workers:
@@ -310,7 +332,7 @@ class Site:
             await asyncio.gather(*(worker.ended() for worker in self.workers))
         for worker in self.workers:
             await worker.http.aclose()
-        await self.database.client.close()
+        await self.database.close()
         for proxy in (self.to_redis, self.to_database):
             await proxy.stop()
         self.redis.kill()

@@ -1,0 +1,233 @@
+"""`doctor` beside real servers: what it says of one that is well, and of each thing that is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from tests.api.conftest import Starter
+from tests.api.servers import ROOT, SECRET, Server, environment, live, serving, wait_until
+from tests.redis_server import RedisServer, running_redis
+
+Mongo = Database[dict[str, Any]]
+WORKERS = 3
+
+
+class Clinic:
+    """Three workers on one port, and their settings."""
+
+    def __init__(self, server: Server, settings: dict[str, str], mongo: Mongo) -> None:
+        self.server = server
+        self.settings = settings | {"HEADWATER_PORT": str(server.port)}
+        self.mongo = mongo
+
+    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
+        """Begin an examination with the server's settings, but for `more`."""
+        return subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, str(ROOT / "main.py"), "doctor", *arguments],
+            env=environment(self.settings | {f"HEADWATER_{name.upper()}": value for name, value in more.items()}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def examine(self, *arguments: str, **more: str) -> tuple[int, str]:
+        """The exit code, and what was printed."""
+        examining = self.start(*arguments, **more)
+        output, _ = examining.communicate(timeout=120)
+        return examining.returncode, output
+
+    @property
+    def leftovers(self) -> list[Any]:
+        """What a canary could have left."""
+        users = list(self.mongo["users"].find({"username": {"$regex": "^doctor-"}}))
+        known = self.mongo["users"].distinct("_id")
+        orphans = list(self.mongo["sessions"].find({"user_id": {"$nin": known}}))
+        return [*users, *orphans, *self.mongo["headwater_orders"].find({}), *self.mongo["headwater_replies"].find({})]
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[RedisServer]:
+    """The Redis that the workers share."""
+    with running_redis(tmp_path_factory.mktemp("redis"), free_port()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def clinic(
+    tmp_path_factory: pytest.TempPathFactory,
+    redis: RedisServer,
+    server_settings: Starter,
+    mongodb_url: str,
+    free_port: Callable[[], int],
+) -> Iterator[Clinic]:
+    """Three workers, ready."""
+    settings = server_settings(workers=str(WORKERS), redis_url=redis.url)
+    client: MongoClient[dict[str, Any]] = MongoClient(mongodb_url)
+    mongo = client[settings["HEADWATER_DATABASE"]]
+    with serving(tmp_path_factory.mktemp("clinic"), free_port(), settings) as server:
+        wait_until(lambda: mongo["headwater_workers"].count_documents({}) == WORKERS)
+        yield Clinic(server, settings, mongo)
+    client.close()
+
+
+def failed(output: str) -> list[str]:
+    """The lines of what is not well."""
+    return [line for line in output.splitlines() if line.startswith("FAIL")]
+
+
+def test_server_that_is_well(clinic: Clinic) -> None:
+    """Every worker's delay is told, the exit code is 0, and nothing is left in the database."""
+    code, output = clinic.examine("--json")
+    report = json.loads(output)
+    assert (code, report["ok"]) == (0, True), output
+    names = [check["name"] for check in report["checks"]]
+    assert names == ["database", "clock", "images", "redis", "clock", "relay", "checkpoints", *["worker"] * WORKERS]
+    workers = [check["details"] for check in report["checks"] if check["name"] == "worker"]
+    assert {worker["id"] for worker in workers} == set(clinic.mongo["headwater_workers"].distinct("_id"))
+    assert all(0 <= worker["direct_ms"] < 5_000 and 0 <= worker["api_ms"] < 5_000 for worker in workers)
+    assert [worker["relay"] for worker in workers].count(True) == 1
+    assert clinic.leftovers == []
+
+
+def test_words(clinic: Clinic) -> None:
+    """Without `--json` each check is a line, and what is wrong is followed by what to do."""
+    code, output = clinic.examine(secret_key=SECRET[::-1])
+    assert code == 1
+    (line,) = failed(output)
+    assert "does not take a token that is signed here" in line
+    assert "HEADWATER_SECRET_KEY" in output.splitlines()[output.splitlines().index(line) + 1]
+    assert "All is well" not in output
+    assert clinic.leftovers == []
+
+
+def test_address_where_nothing_answers(clinic: Clinic, free_port: Callable[[], int]) -> None:
+    """It is named, and so is the option."""
+    code, output = clinic.examine("--url", f"http://127.0.0.1:{free_port()}")
+    assert code == 1
+    assert "nothing answers at http://127.0.0.1:" in failed(output)[0]
+    assert "--url" in output
+    assert clinic.leftovers == []
+
+
+def test_database_away(clinic: Clinic, free_port: Callable[[], int]) -> None:
+    """Nothing else can be asked then."""
+    code, output = clinic.examine(mongodb_url=f"mongodb://127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=500")
+    assert code == 1
+    assert len(failed(output)) == 1
+    assert "no MongoDB server answers" in failed(output)[0]
+
+
+def test_redis_away(clinic: Clinic, free_port: Callable[[], int]) -> None:
+    """It fails alone: the workers are asked all the same."""
+    code, output = clinic.examine(redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    assert code == 1
+    assert [line.split()[1] for line in failed(output)] == ["redis:"]
+    assert output.count("worker: ") == WORKERS
+
+
+def test_redis_that_may_lose_the_log(clinic: Clinic, redis: RedisServer) -> None:
+    """A policy that evicts, and too little memory, are told with what to set."""
+    with redis.client() as client:
+        try:
+            client.config_set("maxmemory", "50mb")
+            code, output = clinic.examine()
+            assert (code, len(failed(output))) == (1, 1)
+            assert "a full log takes 80 MiB" in output
+            client.config_set("maxmemory-policy", "allkeys-lru")
+            code, output = clinic.examine()
+            assert (code, len(failed(output))) == (1, 1)
+            assert "Set maxmemory-policy to noeviction" in output
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", "0")
+
+
+def test_images_that_are_off(clinic: Clinic) -> None:
+    """The collection is named, and the command that mends it."""
+    clinic.mongo.command("collMod", "comments", changeStreamPreAndPostImages={"enabled": False})
+    try:
+        code, output = clinic.examine()
+        assert (code, len(failed(output))) == (1, 1)
+        assert "comments" in failed(output)[0]
+        assert "schema apply" in output
+    finally:
+        clinic.mongo.command("collMod", "comments", changeStreamPreAndPostImages={"enabled": True})
+
+
+def test_worker_that_hangs(clinic: Clinic) -> None:
+    """It is named as the one that is not reached; the others' delays are told."""
+    victim = clinic.mongo["headwater_workers"].find_one({"relay": False})
+    assert victim is not None
+    os.kill(victim["pid"], signal.SIGSTOP)
+    try:
+        code, output = clinic.examine("--seconds", "3")
+    finally:
+        os.kill(victim["pid"], signal.SIGCONT)
+    assert code == 1
+    assert any(f"process {victim['pid']}: " in line or "nothing answers" in line for line in failed(output)), output
+    assert clinic.leftovers == []
+    with live(clinic.server) as connection:
+        connection.subscribe("1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(clinic: Clinic, number: signal.Signals) -> None:
+    """The canary is taken away all the same."""
+    examining = clinic.start("--seconds", "60")
+    try:
+        wait_until(lambda: clinic.leftovers)
+        examining.send_signal(number)
+        output, _ = examining.communicate(timeout=60)
+    finally:
+        examining.kill()
+        examining.wait()
+    assert examining.returncode == 130, output
+    assert "Traceback" not in output
+    assert clinic.leftovers == []
+
+
+def test_canary_of_one_who_was_killed(clinic: Clinic) -> None:
+    """The next examination takes it away once it is old; a user who is only named like one stays."""
+    user = {"email_key": "", "roles": ["user"], "is_active": True, "created_at": None, "revision": 1}
+    names = ("doctor-0123456789ab", "doctor-ba9876543210", "doctor-strange")
+    old = clinic.mongo["users"].find_one({"username": "admin"})
+    assert old is not None
+    for name in names:
+        like = {"username": name, "username_key": name, "email": f"{name}@example.org"}
+        fresh = (
+            old | user | like | {"email_key": f"{name}@example.org", "created_at": old["created_at"].replace(year=2020)}
+        )
+        del fresh["_id"]
+        clinic.mongo["users"].insert_one(fresh | {"password_hash": "x" if name == names[1] else "!"})
+    try:
+        assert clinic.examine()[0] == 0
+        assert clinic.mongo["users"].distinct("username", {"username": {"$in": names}}) == sorted(names[1:])
+    finally:
+        clinic.mongo["users"].delete_many({"username": {"$in": names}})
+
+
+def test_no_server(
+    server_settings: Starter, tmp_path: Path, free_port: Callable[[], int], mongodb_url: str, clinic: Clinic
+) -> None:
+    """A database that nobody serves is told as such."""
+    del tmp_path, mongodb_url
+    settings = server_settings(port=str(free_port()))
+    began = time.monotonic()
+    examining = Clinic(clinic.server, {}, clinic.mongo)
+    examining.settings = settings
+    code, output = examining.examine()
+    assert code == 1
+    assert "no worker serves this database" in output
+    assert time.monotonic() - began < 60
