@@ -210,8 +210,8 @@ class Doctor:
     def _worker(self, delays: Delays) -> Check:
         details = dataclasses.asdict(delays)
         if not delays.reached:
-            message = f"{delays.worker}: none of the connections was accepted by it"
-            remedy = f"See that it serves {self._address}, or name its own address: --url"
+            message = f"{delays.worker}: it does not answer, or accepts no connections to {self._address}"
+            remedy = "See whether it hangs; where it has an address of its own, name that: --url"
             return Check("worker", False, message, remedy, details)
         late = [name for name, value in (("direct", delays.direct_ms), ("API", delays.api_ms)) if value is None]
         if late:

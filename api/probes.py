@@ -24,8 +24,8 @@ from api.tokens import Tokens
 from documents import SESSIONS, Canary, Database, Registry, Stored, Workers
 from realtime.protocol import SUBPROTOCOL, CloseCode
 
-#: Nobody says which worker accepts a connection. With so many for each, all have one but for one time in thousands.
-_CONNECTIONS_EACH: Final = 10
+#: Nobody says which worker accepts a connection. With two for each in so many rounds, all have one.
+_ROUNDS: Final = 10
 _MOST_CONNECTIONS: Final = 400
 _TOKEN_LIFETIME: Final = dt.timedelta(minutes=5)
 _ASK_AGAIN: Final = dt.timedelta(milliseconds=100)
@@ -113,24 +113,28 @@ class Probes:
     async def _reach(
         self, stack: contextlib.AsyncExitStack, token: str, workers: Sequence[str]
     ) -> dict[str, ClientConnection]:
-        """A connection to each worker, of as many as are needed to meet them all."""
+        """A connection to each worker that answers, of as many as are needed to meet them all."""
         reached: dict[str, ClientConnection] = {}
-        for _ in range(_CONNECTIONS_EACH):
-            opened: dict[str, ClientConnection] = {}
-            count = min(2 * len(workers), _MOST_CONNECTIONS // _CONNECTIONS_EACH)
-            for _ in range(count):
-                connection = await stack.enter_async_context(self._connected(token))
-                opened[await self._welcomed(connection)] = connection
-            for worker, names in (await self._where(workers)).items():
+        answering = list(workers)
+        for _ in range(_ROUNDS):
+            count = min(2 * len(workers), _MOST_CONNECTIONS // _ROUNDS)
+            connections = await asyncio.gather(
+                *(stack.enter_async_context(self._connected(token)) for _ in range(count))
+            )
+            opened = dict(zip(await asyncio.gather(*map(self._welcomed, connections)), connections, strict=True))
+            where = await self._where(answering)
+            # Who is silent is not waited for again.
+            answering = list(where)
+            for worker, names in where.items():
                 for name in names:
                     if name in opened:
                         reached.setdefault(worker, opened[name])
-            if len(reached) == len(workers):
+            if len(reached) >= len(answering):
                 break
         return reached
 
     async def _where(self, workers: Sequence[str]) -> dict[str, list[str]]:
-        """Which of our connections each worker has, as the workers say when they are asked."""
+        """Which of our connections each worker has, as those say that answer when they are asked."""
         asking = Workers(self._database)
         order = await asking.give("connections", {"user_id": self._canary.user_id, "limit": _MOST_CONNECTIONS})
         replies: dict[str, Any] = {}

@@ -97,7 +97,7 @@ def test_server_that_is_well(clinic: Clinic) -> None:
     workers = [check["details"] for check in report["checks"] if check["name"] == "worker"]
     assert {worker["id"] for worker in workers} == set(clinic.mongo["headwater_workers"].distinct("_id"))
     assert all(0 <= worker["direct_ms"] < 5_000 and 0 <= worker["api_ms"] < 5_000 for worker in workers)
-    assert [worker["relay"] for worker in workers].count(True) == 1
+    assert any(worker["relay"] for worker in workers)
     assert clinic.leftovers == []
 
 
@@ -176,7 +176,9 @@ def test_worker_that_hangs(clinic: Clinic) -> None:
     finally:
         os.kill(victim["pid"], signal.SIGCONT)
     assert code == 1
-    assert any(f"process {victim['pid']}: " in line or "nothing answers" in line for line in failed(output)), output
+    (line,) = [line for line in failed(output) if "worker: " in line]
+    assert f"process {victim['pid']}: it does not answer" in line
+    assert output.count("ok    worker: ") == WORKERS - 1
     assert clinic.leftovers == []
     with live(clinic.server) as connection:
         connection.subscribe("1")
