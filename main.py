@@ -37,7 +37,20 @@ from api import (
     serve_application,
     server_secret,
 )
-from api.commands import admin, asyncapi, check, demo, doctor, openapi, refuse, say, schema, settings_or_exit
+from api.commands import (
+    admin,
+    asyncapi,
+    check,
+    demo,
+    doctor,
+    export,
+    import_,
+    openapi,
+    refuse,
+    say,
+    schema,
+    settings_or_exit,
+)
 from documents import (
     Accounts,
     Aggregates,
@@ -71,6 +84,7 @@ from documents import (
     install,
     live_collections,
     open_database,
+    refuse_half_imported,
 )
 from realtime import (
     ConnectionManager,
@@ -114,6 +128,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             url = await embedded.start()
         database = await open_database(url, settings.database)
         stack.push_async_callback(database.close)
+        await refuse_half_imported(database)
         background = Background()
         stack.push_async_callback(background.stop)
         registry = Registry.load(settings.documents)
@@ -326,6 +341,8 @@ def serve() -> None:
 
 cli.command()(openapi)
 cli.command()(check)
+cli.command()(export)
+cli.command("import")(import_)
 cli.command()(asyncapi)
 cli.command()(demo)
 cli.command()(doctor)

@@ -117,6 +117,7 @@ class Figures:
     def _process(self) -> None:
         used = resource.getrusage(resource.RUSAGE_SELF)
         self._grown.tell(self.metrics.cpu_seconds, used.ru_utime + used.ru_stime)
+        self.metrics.tasks.set(len(asyncio.all_tasks()))
         # Linux alone has them; elsewhere they stay at zero.
         with contextlib.suppress(FileNotFoundError):
             self.metrics.memory_bytes.set(int((_PROC / "statm").read_text().split()[1]) * _PAGE_BYTES)

@@ -96,6 +96,7 @@ class Metrics:
         self.workers = gauge("workers", "Worker processes.")
         self.memory_bytes = gauge("process_resident_memory_bytes", "Resident memory of the workers.")
         self.open_files = gauge("process_open_files", "Open file descriptors of the workers.")
+        self.tasks = gauge("tasks", "Tasks of the event loops.")
         self.cpu_seconds = counter("process_cpu_seconds", "Processor time of the workers.")
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:

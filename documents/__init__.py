@@ -16,6 +16,9 @@ from documents.actions import Action, ActionForm, Notice, Performed
 from documents.aggregates import MAX_VALUES, Aggregates, DistinctField, Rows, parse_distinct
 from documents.api_keys import ApiKeys
 from documents.audit import Audit, AuditEvent
+from documents.backup_export import export_backup
+from documents.backup_import import import_backup, refuse_half_imported
+from documents.backups import BackupRefused, Folder, Manifest, Progress, with_contents
 from documents.broken import BrokenDocuments
 from documents.bulk import Bulk, Operation, OperationFailed, Outcome, OutOfTime, Verb
 from documents.canaries import Canary
@@ -137,6 +140,7 @@ __all__ = [
     "ApiKeys",
     "Audit",
     "AuditEvent",
+    "BackupRefused",
     "Batch",
     "Beat",
     "BrokenCount",
@@ -186,6 +190,7 @@ __all__ = [
     "Files",
     "Filter",
     "FilterRefused",
+    "Folder",
     "Forbidden",
     "Forms",
     "Found",
@@ -203,6 +208,7 @@ __all__ = [
     "Lists",
     "LiveDocument",
     "Logged",
+    "Manifest",
     "MemoryDatabase",
     "MongoDatabase",
     "NdjsonLines",
@@ -225,6 +231,7 @@ __all__ = [
     "PositionCodec",
     "Preconditions",
     "Principal",
+    "Progress",
     "PublicForm",
     "QueryTooSlow",
     "ReadOnly",
@@ -276,8 +283,10 @@ __all__ = [
     "database_state",
     "differences",
     "encode_json",
+    "export_backup",
     "fold",
     "forms_of",
+    "import_backup",
     "install",
     "install_one",
     "is_alive",
@@ -301,6 +310,7 @@ __all__ = [
     "public_user",
     "public_value",
     "references_of",
+    "refuse_half_imported",
     "repeatable_ids",
     "rfc3339",
     "role",
@@ -311,5 +321,6 @@ __all__ = [
     "sortable_names",
     "utc_now",
     "where",
+    "with_contents",
     "words_filter",
 ]

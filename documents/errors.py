@@ -3,6 +3,7 @@
     DocumentsError
     ├── DeclarationError        a document class is declared wrongly; raised at start, never by a request
     ├── DatabaseRefused         the database cannot be used (standalone server, wrong URL, schema differs)
+    ├── BackupRefused           (documents.backups) a backup's folder or its target cannot be used like this
     ├── DatabaseAway            the database does not answer now; the same call may succeed later
     │   └── QueryTooSlow        the query ran into its time limit; it needs an index or a narrower filter
     ├── HistoryLost             the change stream cannot continue from the stored position

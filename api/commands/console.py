@@ -46,6 +46,28 @@ async def served_database(settings: Settings) -> AsyncIterator[tuple[Database, R
         await database.close()
 
 
+@contextlib.asynccontextmanager
+async def database_at_hand(settings: Settings) -> AsyncIterator[tuple[Database, Registry]]:
+    """The same whether a server runs or not: an embedded database is started for as long as it is needed."""
+    registry = Registry.load(settings.documents)
+    async with contextlib.AsyncExitStack() as stack:
+        database = await _open_or_start(stack, settings)
+        stack.push_async_callback(database.close)
+        await bind_classes(database, registry)
+        yield database, registry
+
+
+async def _open_or_start(stack: contextlib.AsyncExitStack, settings: Settings) -> Database:
+    try:
+        return await _open(settings)
+    except DatabaseAway:
+        if not settings.embedded:
+            raise
+    embedded = EmbeddedDatabase(settings.data_dir, settings.embedded_port)
+    stack.push_async_callback(embedded.stop)
+    return await open_database(await embedded.start(), settings.database)
+
+
 async def _open(settings: Settings) -> Database:
     url = settings.mongodb_url.get_secret_value()
     if url == IN_MEMORY:
