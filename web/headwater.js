@@ -765,6 +765,8 @@ class Link {
     if (!position) return;
     this.#ping = { id: `p${++this.#number}`, position };
     this.#send({ type: "ping", ...this.#ping });
+    // Its answer may take its time. This one's must not.
+    this.#probe();
   }
 
   /** @param {(known: Subscription, position: string) => void} tell */

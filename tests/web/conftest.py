@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.conftest import server_settings
+
+__all__ = ["server_settings"]  # a fixture of tests/api/
+
 ROOT = Path(__file__).parent.parent.parent
 TOOLS = ROOT / "tests" / "node"
 OLDEST = 20
