@@ -12,6 +12,7 @@ import pytest
 from tests.api.servers import ROOT, Server
 
 PAGES = ["/", "/docs", "/docs/live", "/redoc", "/reset-password"]
+CLIENT = ("/client/headwater.js", "/client/headwater.d.ts")
 STATIC = ROOT / "web" / "static"
 OURS = sorted(str(path.relative_to(STATIC)) for path in STATIC.rglob("*") if path.suffix in (".js", ".css"))
 LOADING = {"script": "src", "link": "href", "img": "src", "iframe": "src", "redoc": "spec-url"}
@@ -100,7 +101,9 @@ def test_our_scripts_name_no_other_host(server: Server, path: str) -> None:
         assert hazard not in answer.text, hazard
 
 
-@pytest.mark.parametrize("path", [*PAGES, "/favicon.ico", "/asyncapi.json", "/static/theme.css", "/static/theme.js"])
+@pytest.mark.parametrize(
+    "path", [*PAGES, "/favicon.ico", "/asyncapi.json", "/static/theme.css", "/static/theme.js", *CLIENT]
+)
 def test_page_that_the_browser_has(server: Server, path: str) -> None:
     """It is asked for again each time, and 304 says that it is the same; another one is sent whole."""
     first = httpx.get(server.url + path)
@@ -109,3 +112,20 @@ def test_page_that_the_browser_has(server: Server, path: str) -> None:
     assert (again.status_code, again.content) == (304, b"")
     assert httpx.get(server.url + path, headers={"If-None-Match": '"another"'}).content == first.content
     assert httpx.head(server.url + path).status_code == 200
+
+
+def test_the_client_for_other_pages(server: Server) -> None:
+    """Browsers take it as a module, tools find its types, and pages of allowed origins may load it."""
+    headers = {"Origin": "https://app.example.org", "Accept-Encoding": "gzip"}
+    answer = httpx.get(f"{server.url}/client/headwater.js", headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["access-control-allow-origin"] == "https://app.example.org"
+    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.content == (ROOT / "web" / "headwater.js").read_bytes()
+    types = httpx.get(answer.url.join(answer.headers["x-typescript-types"]))
+    assert types.headers["content-type"] == "application/typescript; charset=utf-8"
+    assert types.content == (ROOT / "web" / "headwater.d.ts").read_bytes()
+    elsewhere = httpx.get(f"{server.url}/client/headwater.js", headers={"Origin": "https://evil.example.org"})
+    assert "access-control-allow-origin" not in elsewhere.headers
