@@ -78,7 +78,7 @@ from documents.forms import Forms, forms_of
 from documents.heartbeat import Heartbeat, always
 from documents.idempotency import Claim, Claims, KeptAnswer, key_reused
 from documents.ids import allotted_id, parse_id, repeatable_ids
-from documents.inspection import BrokenCount, count_broken
+from documents.inspection import BrokenCount, BrokenDocument, broken_documents, count_broken
 from documents.lists import Count, ListQuery, Lists, Page, Result, words_filter
 from documents.markers import DerivedFrom, Hidden, ReadOnly, References, SetOnCreate, VisibleTo, current_user
 from documents.memory import MemoryDatabase
@@ -144,6 +144,7 @@ __all__ = [
     "Batch",
     "Beat",
     "BrokenCount",
+    "BrokenDocument",
     "BrokenDocuments",
     "Bulk",
     "Canary",
@@ -271,6 +272,7 @@ __all__ = [
     "always",
     "anyone",
     "bind_classes",
+    "broken_documents",
     "canonical",
     "changed_fields",
     "checkpoint_age",

@@ -15,8 +15,10 @@ from api.commands.console import refuse, say, served_database, settings_or_exit
 from api.settings import Settings
 from documents import (
     BrokenCount,
+    BrokenDocument,
     Difference,
     DocumentsError,
+    broken_documents,
     count_broken,
     differences,
     install,
@@ -86,6 +88,52 @@ async def _applied(settings: Settings) -> tuple[list[Difference], list[Differenc
         await install(database, registry, settings.schema_action)
         left = await differences(database, registry, settings.schema_action)
         return [difference for difference in before if difference not in left], left
+
+
+@schema.command("check")
+def check(
+    as_json: AsJson = False,
+    limit: Annotated[int, typer.Option(min=0, help="How many documents of each class to name; 0: all.")] = 100,
+) -> None:
+    """Name the documents that break the rules of their class, and say why. Reads all documents.
+
+    Exit code 1 when there are any.
+    """
+    settings = settings_or_exit()
+    try:
+        named, count = asyncio.run(_checked(settings, limit, as_json))
+    except DocumentsError as error:
+        raise refuse(error) from None
+    if as_json:
+        _say_json({"count": count, "documents": list(map(dataclasses.asdict, named))})
+    elif count == 0:
+        say("No document breaks the rules.")
+    else:
+        say(f"{_number(count, 'document')} {'breaks' if count == 1 else 'break'} the rules.")
+    raise typer.Exit(1 if count else 0)
+
+
+async def _checked(settings: Settings, limit: int, as_json: bool) -> tuple[list[BrokenDocument], int]:
+    """The documents to print as JSON; otherwise they are printed as they are found. And how many there are."""
+    kept: list[BrokenDocument] = []
+    count = 0
+    async with served_database(settings) as (database, registry):
+        for resource in registry:
+            of_class = 0
+            async for document in broken_documents(database, resource):
+                of_class += 1
+                if limit and of_class > limit:
+                    continue
+                if as_json:
+                    kept.append(document)
+                    continue
+                say(f"{document.collection} {document.id}")
+                for breach in document.breaches:
+                    say(f"  {breach.field}: {breach.reason}")
+            if limit and of_class > limit and not as_json:
+                say(f"{resource.name}: {of_class - limit} more")
+            count += of_class
+    return kept, count
 
 
 def _say_differences(found: Sequence[Difference], settings: Settings) -> None:

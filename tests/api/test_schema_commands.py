@@ -122,3 +122,35 @@ def test_an_index_that_stands_in_the_way(empty: Mongo, mongodb_url: str, tmp_pat
     assert code == 1
     assert complaints.startswith("headwater: posts: an index cannot be created")
     assert empty["posts"].index_information()["slug_unique"]["key"] == [("slug", -1)]
+
+
+def test_documents_that_break_the_rules(empty: Mongo, mongodb_url: str, tmp_path: Path) -> None:
+    """`check` names each with its fields and reasons, as many of a class as are asked for, and exits with 1."""
+    settings = settings_for(mongodb_url, empty)
+    assert run(settings, tmp_path, "check") == (0, "No document breaks the rules.\n", "")
+    ids = [ObjectId() for _ in range(3)]
+    empty["comments"].insert_many([{"_id": document_id, "body": "secret" * 9, "mood": 1} for document_id in ids])
+    empty["posts"].insert_one({"_id": ids[0], "title": "", "author_id": "x"})
+
+    code, printed, complaints = run(settings, tmp_path, "check", "--limit", "2")
+    assert (code, complaints) == (1, "")
+    of_comment = ["  mood: there is no such field", "  post_id: it is missing", "  author_id: it is missing"]
+    assert printed.splitlines() == [
+        *(line for document_id in ids[:2] for line in (f"comments {document_id}", *of_comment)),
+        "comments: 1 more",
+        f"posts {ids[0]}",
+        "  title: it is shorter than 1",
+        "  author_id: its type is not objectId",
+        "4 documents break the rules.",
+    ]
+
+    code, printed, _ = run(settings, tmp_path, "check", "--json", "--limit", "1")
+    answer = json.loads(printed)
+    assert (code, answer["count"], len(answer["documents"])) == (1, 4, 2)
+    assert answer["documents"][1] == {
+        "collection": "posts", "id": str(ids[0]),
+        "breaches": [
+            {"field": "title", "reason": "it is shorter than 1"},
+            {"field": "author_id", "reason": "its type is not objectId"},
+        ],
+    }  # fmt: skip
