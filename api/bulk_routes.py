@@ -93,7 +93,7 @@ class SelectionAnswer(BaseModel):
     """What became of all documents that match a filter."""
 
     matched: Annotated[int, Field(description="How many the caller may read and change, and match.")]
-    modified: int
+    modified: Annotated[int, Field(description="How many are not as they were.")]
     failed: Annotated[list[FailedDocument], Field(description="The first hundred of those that were refused.")]
     failed_total: Annotated[int, Field(description="How many were refused.")]
 

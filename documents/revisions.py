@@ -6,14 +6,14 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bson import ObjectId
+from bson import ObjectId, encode
 
 from documents.access import Principal
-from documents.database import Stored
+from documents.database import CODEC, Stored
 from documents.errors import DocumentRefused, Fault
 from documents.input import MAX_INTEGER, validate_whole
 from documents.markers import SetOnCreate
-from documents.resources import ResourceClass, is_client_writable, utc_now
+from documents.resources import BOOKKEEPING, ResourceClass, is_client_writable, utc_now
 
 
 def first_revision(resource: ResourceClass, principal: Principal, values: Mapping[str, Any]) -> Stored:
@@ -39,9 +39,7 @@ def next_revision(
     bookkeeping: dict[str, Any] = {"updated_at": now, "updated_by": principal.author}
     if not isinstance(stored.get("created_at"), dt.datetime):
         bookkeeping["created_at"] = stored["_id"].generation_time if isinstance(stored["_id"], ObjectId) else now
-    revision = stored.get("revision")
-    usable = isinstance(revision, int) and not isinstance(revision, bool) and 0 < revision < MAX_INTEGER
-    bookkeeping["revision"] = revision + 1 if isinstance(revision, int) and usable else 1
+    bookkeeping["revision"] = stored["revision"] + 1 if _is_counted(stored) else 1
     whole = {**values, **bookkeeping}
     try:
         return validate_whole(resource, whole)
@@ -51,6 +49,27 @@ def next_revision(
             raise
     set_anew = {name: value for name, value in _set_on_create(resource, principal).items() if name in wrong}
     return validate_whole(resource, {name: value for name, value in whole.items() if name not in wrong} | set_anew)
+
+
+def is_revised(resource: ResourceClass, stored: Stored, new: Stored) -> bool:
+    """Whether `new`, made of `stored`, has more than other bookkeeping. BSON values are compared, and their types.
+
+    Bookkeeping that somebody has broken is to be put right, too.
+    """
+    if not _is_counted(stored) or not isinstance(stored.get("updated_at"), dt.datetime):
+        return True
+    if "updated_by" in stored and not isinstance(stored["updated_by"], str):
+        return True
+    names = sorted(name for name in resource.fields if name not in BOOKKEEPING and (name in stored or name in new))
+    if any(name not in stored or name not in new for name in names):
+        return True
+    before, after = ({name: document[name] for name in names} for document in (stored, new))
+    return encode(before, codec_options=CODEC) != encode(after, codec_options=CODEC)
+
+
+def _is_counted(stored: Stored) -> bool:
+    revision = stored.get("revision")
+    return isinstance(revision, int) and not isinstance(revision, bool) and 0 < revision < MAX_INTEGER
 
 
 def _set_on_create(resource: ResourceClass, principal: Principal) -> dict[str, Any]:

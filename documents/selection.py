@@ -31,7 +31,8 @@ class Selected:
     """What became of the documents that matched when they were looked for.
 
     What changed meanwhile, so that it no longer matched or could no longer be changed by the caller, is neither
-    modified nor failed. `failed` are the first of those that were refused, by id, `failures` is how many there are.
+    modified nor failed; nor is what was already as the patch has it. `failed` are the first of those that were refused,
+    by id, `failures` is how many there are.
     """
 
     matched: int
@@ -65,16 +66,17 @@ class Selection:
         none, InvalidInput for a filter that excludes nothing, and TooManyMatch.
         """
 
-        async def write(id_text: str, only: DocumentTest) -> Position:
-            return (await self._store.patch(resource, id_text, principal, patch, only=only)).position
+        async def write(id_text: str, only: DocumentTest) -> tuple[Position, bool]:
+            found = await self._store.patch(resource, id_text, principal, patch, only=only)
+            return found.position, found.changed
 
         return await self._each(resource, principal, filter, "update", write)
 
     async def delete(self, resource: ResourceClass, principal: Principal, filter: Filter) -> Selected:
         """Delete them; otherwise as `update`."""
 
-        async def write(id_text: str, only: DocumentTest) -> Position:
-            return await self._store.delete(resource, id_text, principal, only=only)
+        async def write(id_text: str, only: DocumentTest) -> tuple[Position, bool]:
+            return await self._store.delete(resource, id_text, principal, only=only), True
 
         return await self._each(resource, principal, filter, "delete", write)
 
@@ -84,7 +86,7 @@ class Selection:
         principal: Principal,
         filter: Filter,
         operation: str,
-        write: Callable[[str, DocumentTest], Awaitable[Position]],
+        write: Callable[[str, DocumentTest], Awaitable[tuple[Position, bool]]],
     ) -> Selected:
         rule, _ = resource.rule(operation, principal)
         if rule == NOTHING:
@@ -107,8 +109,9 @@ class Selection:
                 await asyncio.sleep(0)
                 try:
                     deadline.check()
-                    selected.position = max(selected.position, await write(id_text, only))
-                    selected.modified += 1
+                    position, changed = await write(id_text, only)
+                    selected.position = max(selected.position, position)
+                    selected.modified += changed
                 except NotFound:
                     continue
                 except DocumentsError as error:

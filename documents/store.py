@@ -12,7 +12,7 @@ import contextlib
 import datetime as dt
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,7 @@ from documents.preconditions import NO_PRECONDITIONS, Preconditions
 from documents.public import PublicForm
 from documents.refusals import masking, refusing
 from documents.resources import RESERVED_IDS, Registry, ResourceClass
-from documents.revisions import first_revision, next_revision
+from documents.revisions import first_revision, is_revised, next_revision
 from documents.transactions import Conflicted, Transaction
 
 _PATCHES: dict[PatchKind, Callable[[Editor, Any], Patch]] = {
@@ -47,12 +47,16 @@ _PATCHES: dict[PatchKind, Callable[[Editor, Any], Patch]] = {
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One document as a caller sees it: its public form, its entity tag, and the position that it reflects."""
+    """One document as a caller sees it: its public form, its entity tag, and the position that it reflects.
+
+    `changed` is False after a change to what the document was already.
+    """
 
     document: dict[str, Any]
     etag: str
     position: Position
     updated_at: dt.datetime | None
+    changed: bool = True
 
 
 class Store:
@@ -293,6 +297,7 @@ class Store:
     ) -> Found:
         """Read, `compute` the new values from the stored document, validate, and write if it is unchanged; or retry.
 
+        Where the values are those that are there, the document stays as it is, its revision too.
         A cancellation during the write leaves it to the server whether it happened, as a lost connection does.
         """
         document_id = parse_id(resource, id_text)
@@ -308,10 +313,14 @@ class Store:
                 new = await self.derivations.filled(resource, new, stored)
                 if action is None and not resource.allows("update", principal, new):
                     raise Forbidden("you may not change the document into this")
+                changed = is_revised(resource, stored, new)
                 with masking(resource, principal):
-                    written = await self._replace(resource, stored, new, session, within)
+                    # What is the same is written, too. The server records nothing of it, but tells whether it is still
+                    # there, and answers when that cannot be undone any more.
+                    written = await self._replace(resource, stored, new if changed else stored, session, within)
                 if written is not None:
-                    return self.found(resource, principal, written, self.database.position(session))
+                    found = self.found(resource, principal, written, self.database.position(session))
+                    return replace(found, changed=changed)
                 await attempts.pause()
 
     async def _replace(

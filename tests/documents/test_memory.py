@@ -67,7 +67,7 @@ async def test_writers_at_once_lose_nothing(memory: World) -> None:
     counters, store = memory.registry["counters"], memory.store
     made = await store.create(counters, ANN, {})
     id_text = str(made.document["id"])
-    await asyncio.gather(*(store.merge_patch(counters, id_text, ANN, {"by_api": n}) for n in range(20)))
+    await asyncio.gather(*(store.merge_patch(counters, id_text, ANN, {"by_api": n}) for n in range(1, 21)))
     after = await store.get(counters, id_text, ANN)
     assert after.document["revision"] == 21
 
