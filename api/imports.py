@@ -24,6 +24,8 @@ logger = logging.getLogger("headwater.api")
 
 #: Results that may wait for a client who reads nothing before it has sent everything. Past it the body is not read on.
 WAITING_BYTES = 4 * 1024 * 1024
+#: How many faults a result names, and how much the results may tell of refused lines before they say only the code.
+MAX_ERRORS, DETAILED_BYTES = 10, 1024 * 1024
 #: A client that takes nothing for this long is given up.
 STALL_SECONDS = 60.0
 #: How often the caller is looked at again: an import may outlive the right to it.
@@ -82,6 +84,7 @@ class ImportStream(Response):
         self._services = services
         self._id_of = id_of
         self._checked_at = time.monotonic()
+        self._told_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - an ASGI application
         """Run the import until the body ends or the client goes away."""
@@ -125,11 +128,18 @@ class ImportStream(Response):
             problem = problem_of(error)
             if problem.status == 500:
                 logger.exception("import into %s: line %d failed", self._resource.name, number)
-            details = problem_content(
-                problem, path=self._request.scope["path"], request_id=self._request.state.request_id
-            )
-            return {"line": number, "status": problem.status, "error": details}
+            return {"line": number, "status": problem.status, "error": self._told(problem)}
         return {"line": number, "status": 201, "id": found.document["id"]}
+
+    def _told(self, problem: Problem) -> dict[str, Any]:
+        """What a result says of a refusal. Short lines may have long faults, so that is bounded, in each and in all."""
+        if self._told_bytes > DETAILED_BYTES:
+            return {"code": problem.code}
+        problem.errors = problem.errors[:MAX_ERRORS]
+        scope, state = self._request.scope, self._request.state
+        content = problem_content(problem, path=scope["path"], request_id=state.request_id)
+        self._told_bytes += len(encode_json(content))
+        return content
 
     async def _recheck(self) -> None:
         """Take the caller's rights as they are by now. Raises a 401 Problem when the session has ended."""

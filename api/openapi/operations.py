@@ -170,7 +170,8 @@ class Operations:
             200: {
                 "description": (
                     "A line for each line of the body that is not blank, in order: its number, counted from 1, and "
-                    "`status` 201 with the document's `id`, or another status with the problem as `error`. The import "
+                    "`status` 201 with the document's `id`, or another status with the problem as `error` (after a "
+                    "MiB of those only its `code`). The import "
                     "ends early, with a last line that says why, at 401, 5xx, and when the whole is too large."
                 ),
                 "content": {NDJSON: {"schema": {"type": "string"}, "example": result}},

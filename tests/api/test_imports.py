@@ -41,6 +41,22 @@ def test_anonymous(anonymous: httpx.Client) -> None:
     problem(send(anonymous, lines({"title": "x"})), 401, "unauthorized")
 
 
+def test_file_that_is_none(alice: User) -> None:
+    """Many short lines, each with many faults, get many bounded results, and not a hundred times as many bytes."""
+    faulty = lines({str(number): 0 for number in range(40)})
+    first, *_ = results(send(alice.client, faulty))
+    assert len(first["error"]["errors"]) == 10
+    count = 6_000
+    found = results(send(alice.client, b"{}\n" * count))
+    assert [result["line"] for result in found] == list(range(1, count + 1))
+    assert {(result["status"], result["error"]["code"]) for result in found} == {(422, "invalid")}
+    told = [result["error"] for result in found if set(result["error"]) != {"code"}]
+    assert sum(len(json.dumps(error, separators=(",", ":"))) for error in told) < 1024 * 1024 + 1_000
+    assert told == [result["error"] for result in found[: len(told)]]
+    assert all(error["errors"][0]["loc"] == ["body", "title"] for error in told)
+    assert len(told) < count
+
+
 def test_other_media_type(alice: User) -> None:
     """The body must say what it is, and the client must take what comes back."""
     answer = alice.client.post("/posts/import", json=[{"title": "x"}])
