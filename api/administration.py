@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from api.account_routes import registration_form
 from api.passwords import Passwords, refuse_common
-from api.settings import Settings
+from api.settings import FIRST_ADMIN, Settings
 from documents import SYSTEM_AUTHOR, Accounts, Audit, AuditEvent, Database, DocumentRefused, Duplicate, Registry
 
 
@@ -52,10 +52,10 @@ async def first_admin(
         if not settings.embedded:
             return
         email, password = "admin@example.org", secrets.token_urlsafe(64)[: max(16, settings.password_min_length)]
-        say(f"First start: an admin was created. Username: admin  Password: {password}  (shown only now)")
+        say(f"First start: an admin was created. Username: {FIRST_ADMIN}  Password: {password}  (shown only now)")
     # Another worker may be faster: then there is one.
     with contextlib.suppress(Duplicate):
         user = await accounts.register(
-            "admin", email, await passwords.hash(password), roles=("user", "admin"), author=SYSTEM_AUTHOR
+            FIRST_ADMIN, email, await passwords.hash(password), roles=("user", "admin"), author=SYSTEM_AUTHOR
         )
         await audit.record(AuditEvent.ADMIN_CREATED, user["_id"], way="first start")

@@ -19,10 +19,14 @@ from api.counters import parse_limits
 from api.hosts import is_host_pattern
 from api.mail_smtp import SmtpServer, parse_smtp_url
 from api.mailboxes import ascii_address
+from api.passwords import refuse_common
 from api.tls import tls_faults
+from documents import DocumentRefused
 
 MIN_SECRET_BYTES = 32
 MIN_TOKEN_CHARACTERS = 16
+#: The username of the admin that a server makes by itself.
+FIRST_ADMIN = "admin"
 EMBEDDED = "embedded"
 IN_MEMORY = "mongomock://"
 
@@ -150,14 +154,7 @@ class Settings(BaseSettings):
     def faults(self) -> list[str]:
         """What makes these settings unsafe for their environment, a line each."""
         found: list[str] = []
-        if bool(self.admin_email) != bool(self.admin_password.get_secret_value()):
-            found.append("HEADWATER_ADMIN_EMAIL and HEADWATER_ADMIN_PASSWORD are set together or not at all")
-        if self.admin_email and not _is_email(self.admin_email):
-            found.append("HEADWATER_ADMIN_EMAIL is not an email address with only ASCII characters before the @")
-        password = self.admin_password.get_secret_value()
-        shortest, longest = self.password_min_length, self.password_max_length
-        if password and not shortest <= len(password) <= longest:
-            found.append(f"HEADWATER_ADMIN_PASSWORD must have from {shortest} to {longest} characters")
+        found += self._admin_faults()
         found += self._mail_faults()
         found += tls_faults(self.tls_certificate, self.tls_key)
         for origin in self.allowed_origins:
@@ -188,6 +185,25 @@ class Settings(BaseSettings):
                 found.append("HEADWATER_MONGODB_URL must name a MongoDB replica set or cluster in production")
             if "*" in self.allowed_origins:
                 found.append("HEADWATER_ALLOWED_ORIGINS must not contain * in production")
+        return found
+
+    def _admin_faults(self) -> list[str]:
+        """By the rules of a registration, whose name is `FIRST_ADMIN`."""
+        found: list[str] = []
+        email, password = self.admin_email, self.admin_password.get_secret_value()
+        if bool(email) != bool(password):
+            found.append("HEADWATER_ADMIN_EMAIL and HEADWATER_ADMIN_PASSWORD are set together or not at all")
+        if email and not _is_email(email):
+            found.append("HEADWATER_ADMIN_EMAIL is not an email address with only ASCII characters before the @")
+        shortest, longest = self.password_min_length, self.password_max_length
+        if not password:
+            return found
+        if not shortest <= len(password) <= longest:
+            found.append(f"HEADWATER_ADMIN_PASSWORD must have from {shortest} to {longest} characters")
+        try:
+            refuse_common(password, "password", username=FIRST_ADMIN, email=email)
+        except DocumentRefused as refused:
+            found.append(f"HEADWATER_ADMIN_PASSWORD: {refused.faults[0].msg}")
         return found
 
     def _mail_faults(self) -> list[str]:

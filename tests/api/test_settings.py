@@ -118,6 +118,16 @@ def test_first_admin_that_cannot_be_made(load: Callable[..., Settings]) -> None:
         assert [fault.split()[0] for fault in faults] == ["HEADWATER_ADMIN_EMAIL", "HEADWATER_ADMIN_PASSWORD"]
 
 
+@pytest.mark.parametrize(
+    "password", ["password1", "PASSWORD123", "zzzzzzzzzzzz", "Headwater", "river@example.org", "changeme"]
+)
+def test_first_admin_with_a_password_that_is_tried_first(load: Callable[..., Settings], password: str) -> None:
+    """Is refused as for everybody, and the password is not repeated."""
+    (fault,) = refusal(load, admin_email="river@example.org", admin_password=password)
+    assert fault.startswith("HEADWATER_ADMIN_PASSWORD: ")
+    assert password not in fault
+
+
 def test_production(load: Callable[..., Settings]) -> None:
     """Refuses what is only for development, naming each fault; and starts when all is right."""
     faults = refusal(load, environment="production", allowed_origins="*")
