@@ -15,6 +15,9 @@ from tests.api.servers import ADMIN_EMAIL, PASSWORD, SECRET, Server, User, servi
 
 Starter = Callable[..., dict[str, str]]
 
+#: The limits of the shared server.
+MAX_BODY_BYTES, MAX_UPLOAD_BYTES = 64 * 1024, 32 * 1024 * 1024
+
 
 @pytest.fixture(scope="session")
 def server_settings(mongodb_url: str) -> Starter:
@@ -41,7 +44,9 @@ def shared(
 ) -> Iterator[tuple[Server, str]]:
     """The shared server and its database's name. Its log is judged when the last test is done."""
     settings = server_settings(
-        allowed_origins="https://app.example.org", max_body_bytes="65536", max_upload_bytes=str(32 * 1024 * 1024)
+        allowed_origins="https://app.example.org",
+        max_body_bytes=str(MAX_BODY_BYTES),
+        max_upload_bytes=str(MAX_UPLOAD_BYTES),
     )
     with serving(tmp_path_factory.mktemp("server"), free_port(), settings) as server:
         yield server, settings["HEADWATER_DATABASE"]

@@ -10,6 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from documents import RESERVED_IDS
+from tests.api.conftest import MAX_BODY_BYTES, MAX_UPLOAD_BYTES
 from tests.api.servers import Server
 
 pytestmark = pytest.mark.fuzz
@@ -19,27 +21,49 @@ SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))
 _SEED = () if "FUZZ_SECONDS" in os.environ else ("--seed", "1")
 # All checks are on, as they are by default (named on the command line, none could be off for one operation).
 # Without `auto-signup = false` it would register a user and sign in, and then nothing would be anonymous.
-# To the statuses that valid data may get by default are added: 405 for an id that is none, 412 for a foreign tag, and
-# 422 for what no JSON Schema can say, such as the text of a filter, a common password, or a key that was used before;
-# to those that other data may get: 413, because a body is refused for its size before it is read. An import refuses
-# bad data line by line, in an answer whose status is 200.
+# To the statuses that valid data may get by default are added 412 for a foreign tag, and 422 for what no JSON Schema
+# can say, such as the text of a filter, a common password, or a key that was used before; 405 where there are ids that
+# are none; 416 where there are ranges. To those that other data may get: 413, because a body is refused for its size
+# before it is read. The hook sees to it that nothing else gets these three. An import refuses bad data line by line, in
+# an answer whose status is 200.
 CONFIG = """
 hooks = "hooks.py"
 [auth]
 auto-signup = false
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", "3xx", 401, 403, 404, 405, 409, 412, 422, 429, "5xx"]
+expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 412, 422, 429, "5xx"]
 [checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 406, 409, 413, 415, 422, 428, 429, "5xx"]
+[[operations]]
+include-path-regex = '/(posts|comments)/\\{id\\}$'
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", "3xx", 401, 403, 404, 405, 409, 412, 422, 429, "5xx"]
+[operations.checks.negative_data_rejection]
 expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429, "5xx"]
+[[operations]]
+include-path-regex = "/content$"
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 412, 416, 422, 429, "5xx"]
 [[operations]]
 include-path-regex = "/import$"
 [operations.checks]
 negative_data_rejection.enabled = false
 """
-HOOKS = """
+HOOKS = f"""
 import schemathesis
 
 schemathesis.serializer.alias("application/x-ndjson", "text/plain")
+
+@schemathesis.check
+def refusals_have_their_cause(ctx, response, case):
+    path, request = case.operation.path, response.request
+    if response.status_code == 405 and request.method == case.operation.method.upper():
+        assert request.url.partition("?")[0].rpartition("/")[2] in {sorted(RESERVED_IDS)}, "405 for an id"
+    if response.status_code == 413:
+        limit = {MAX_UPLOAD_BYTES} if path.endswith(("/files", "/import")) else {MAX_BODY_BYTES}
+        assert len(request.body or b"") > limit, "413 for a body that is not too large"
+    if response.status_code == 416:
+        assert path.endswith("/content") and "Range" in request.headers, "416 without a range"
 """
 
 
