@@ -97,11 +97,7 @@ class Lists:
         rule, _ = resource.rule("read", principal)
         everything = rule == EVERYTHING and query.filter == EVERYTHING
         wanted = to_query(conjunction([rule, query.filter]))
-        identity = self.identity(resource, query, principal)
-        condition = wanted
-        if query.cursor is not None:
-            values = self._cursors.decode(query.cursor, query.sort, identity)
-            condition = {"$and": [wanted, after(query.sort, values)]} if wanted else after(query.sort, values)
+        identity, condition = self.identity(resource, query, principal), self.condition(resource, query, principal)
         async with self._database.session() as session:
             collection = self._database.collection(resource.name)
             with driver_errors():
@@ -121,6 +117,14 @@ class Lists:
             last = documents[query.limit - 1]
             next_cursor = self._cursors.encode([sort_value(last, key) for key in query.sort], identity)
         return Page(items, next_cursor, total, position)
+
+    def condition(self, resource: ResourceClass, query: ListQuery, principal: Principal) -> dict[str, Any]:
+        """The MongoDB query for a page and all that follow it. Raises FilterRefused for a foreign cursor."""
+        wanted = to_query(conjunction([resource.rule("read", principal)[0], query.filter]))
+        if query.cursor is None:
+            return wanted
+        values = self._cursors.decode(query.cursor, query.sort, self.identity(resource, query, principal))
+        return {"$and": [wanted, after(query.sort, values)]} if wanted else after(query.sort, values)
 
     async def result(self, resource: ResourceClass, filter: Filter, sort: Sort, limit: int, since: Position) -> Result:
         """Up to `limit` stored documents that match `filter` (rules included), read not earlier than `since`.

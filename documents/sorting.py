@@ -275,5 +275,6 @@ def _whole_class(path: str, name: str) -> dict[str, Any]:
         case "empty":
             return {path: {"$eq": []}}
         case "array":
-            return {path: {"$elemMatch": {"$type": "array"}}}
+            # MongoDB searches the whole index for `$type: array`, so that is not what leads to them.
+            return {path: {"$gte": [], "$elemMatch": {"$type": "array"}}}
     return {path: {"$type": name}}

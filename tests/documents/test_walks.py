@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from collections import Counter
 from typing import Any
@@ -96,3 +97,78 @@ async def test_cost_of_the_last_page(world: World) -> None:
     pairs = [(await seconds(None), await seconds(last)) for _ in range(6)]
     first_costs, last_costs = zip(*pairs, strict=True)
     assert min(last_costs) < 4 * min(first_costs) + 0.02
+
+
+def bounds(condition: Any) -> Any:
+    """What of a query an index is searched by: all but what is only looked at in what was found."""
+    if isinstance(condition, dict):
+        return {name: bounds(inner) for name, inner in condition.items() if name not in ("$nor", "$elemMatch")}
+    if isinstance(condition, list):
+        return [kept for inner in condition if (kept := bounds(inner)) != {}]
+    return condition
+
+
+def ranges(condition: dict[str, Any]) -> list[list[tuple[str, str]]]:
+    """The alternatives of a cursor's condition, each as its paths and operators."""
+    return [
+        [(path, operator) for one in branch["$and"] for path, test in one.items() for operator in test]
+        for branch in bounds(condition)["$or"]
+    ]
+
+
+@pytest.mark.parametrize("order", ["score", "-score", "-score,created_at", "created_at,-score"])
+async def test_search_for_a_page(world: World, order: str) -> None:
+    """What an index is searched by leads to the cursor's place: nothing before it is found, so no page costs more.
+
+    (The embedded server plans otherwise; what a MongoDB does of it is the next test.)
+    """
+    notes = world.database.raw["notes"]
+    await fill(world, 400)
+    for number, score in enumerate([None, 2.5, "2", True, {"a": 1}, ObjectId()]):
+        await notes.insert_one({**note(ObjectId(), number), "score": score})
+    resource, sort = world.registry["notes"], parse_sort(order.split(","), world.registry["notes"].fields)
+    everything = [n["_id"] async for n in notes.find().sort([(k.path, -1 if k.descending else 1) for k in sort])]
+    paths, cursor, passed = [key.path for key in sort], None, 0
+    while True:
+        query = ListQuery(sort=sort, limit=90, cursor=cursor)
+        if cursor is not None:
+            condition = world.lists.condition(resource, query, ANN)
+            for branch in ranges(condition):
+                named = [path for path, _ in branch]
+                assert named == paths[: len(named)], "each key of the index up to the last one, in their order"
+                assert {operator for _, operator in branch[:-1]} <= {"$eq"}
+                assert branch[-1][1] in ("$eq", "$gt", "$gte", "$lt", "$lte", "$type")
+            found = [n["_id"] async for n in notes.find(bounds(condition))]
+            assert set(found) == set(everything[passed:])
+        page_ = await world.lists.page(resource, query, ANN)
+        passed += len(page_.items)
+        if (cursor := page_.next_cursor) is None:
+            break
+    assert passed == len(everything)
+
+
+@pytest.mark.skipif(
+    "HEADWATER_TEST_MONGODB_URL" not in os.environ, reason="the embedded server's plans are not MongoDB's"
+)
+async def test_plan_of_a_page(world: World) -> None:
+    """MongoDB reads about as many keys of the index as the page has documents, on the first page as on the last."""
+    limit = 20
+    await fill(world, 2_000)
+    resource, sort = world.registry["notes"], parse_sort(["score"], world.registry["notes"].fields)
+    cursor: str | None = None
+    pages: list[str | None] = []
+    while True:
+        pages.append(cursor)
+        if (cursor := (await page(world, sort, cursor, 100)).next_cursor) is None:
+            break
+    for at in (pages[0], pages[len(pages) // 2], pages[-1]):
+        query = ListQuery(sort=sort, limit=limit, cursor=at)
+        finding = {
+            "find": "notes",
+            "filter": world.lists.condition(resource, query, ANN),
+            "sort": {key.path: -1 if key.descending else 1 for key in sort},
+            "limit": limit + 1,
+        }
+        plan = await world.database.raw.command({"explain": finding, "verbosity": "executionStats"})
+        # A few more: each alternative is read one ahead, and each type of values that may follow is looked for.
+        assert plan["executionStats"]["totalKeysExamined"] <= limit + 1 + 40
