@@ -240,9 +240,10 @@ async def _start_feed(
     checkpoints = Checkpoints(database.raw)
     await checkpoints.install()
     collections = live_collections(registry)
+    heartbeat = Heartbeat(database.raw)
 
     def open_stream(checkpoint: Checkpoint | None) -> ChangeStream:
-        return ChangeStream(database.raw, collections, checkpoint)
+        return ChangeStream(database.raw, collections, checkpoint, committed=lambda: heartbeat.acknowledged_at)
 
     async def stored() -> Checkpoint | None:
         return await checkpoints.latest(MAX_REPLAY)
@@ -275,7 +276,6 @@ async def _start_feed(
         def tails() -> bool:
             return relay.leading or relayed.direct
 
-    heartbeat = Heartbeat(database.raw)
     feed = Feed(source, heartbeat, history)
     await feed.start(checkpoint.position if checkpoint else None)
     stack.push_async_callback(feed.stop)

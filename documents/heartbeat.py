@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,8 @@ class Heartbeat:
         self._next: asyncio.Task[None] | None = None
         #: Writes made, for metrics.
         self.beats = 0
+        #: When the newest one was acknowledged, as `time.monotonic` has it.
+        self.acknowledged_at: float | None = None
 
     async def run(self, needed: Callable[[], bool] = always) -> None:
         """Beat while it is `needed`, until cancelled. An unreachable database is logged once and tried again."""
@@ -78,6 +81,7 @@ class Heartbeat:
         except PyMongoError as error:
             raise DatabaseAway(f"the heartbeat was refused ({type(error).__name__})") from error
         self.beats += 1
+        self.acknowledged_at = time.monotonic()
 
     async def _write(self) -> None:
         await self._collection.update_one(

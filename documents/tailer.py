@@ -59,12 +59,23 @@ _REPLY_LATE: Final = dt.timedelta(seconds=3)
 _OVERLAP_DUE: Final = dt.timedelta(seconds=5)
 
 
+#: A change that somebody has been told is committed comes within this. Else the cursor is reopened; and when that has
+#: not helped so often, what the token stands for is gone. Together more than the ten seconds for which an idle shard of
+#: MongoDB may hold up the stream of its cluster.
+_SILENCE: Final = dt.timedelta(seconds=5)
+_SILENCES: Final = 3
+
+
 class MalformedEvent(Exception):
     """An event without a place in the order: the stream cannot go on behind it."""
 
 
 class HistoryDiverged(Exception):
     """The server no longer has the last event that was read: it lost writes that it had reported."""
+
+
+class StreamSilent(ConnectionError):
+    """The server answers, and does not report what is committed."""
 
 
 class ChangeStream:
@@ -77,6 +88,10 @@ class ChangeStream:
     `checkpoint` is where to continue: any entry's own, since it holds a position and a token that belong
     together. Without one the stream starts now, which is always between two cluster times.
 
+    `committed` tells when the newest change was acknowledged that the stream has to bring, as `time.monotonic` has it;
+    None before the first. A stream that brings nothing in spite of it is not waited for: the embedded server has been
+    seen to wait for ever behind a token that it lost in a crash.
+
     One object is one run: iterate `batches()` once.
     """
 
@@ -87,15 +102,18 @@ class ChangeStream:
         checkpoint: Checkpoint | None = None,
         *,
         raise_history_lost: bool = False,
+        committed: Callable[[], float | None] = lambda: None,
         open_cursor: OpenCursor | None = None,
         retry_min: dt.timedelta = dt.timedelta(milliseconds=100),
         retry_max: dt.timedelta = dt.timedelta(seconds=5),
         stall: dt.timedelta = _STALL,
+        silence: dt.timedelta = _SILENCE,
     ) -> None:
         self._live = frozenset(live)
         self._open_cursor = open_cursor or ServerStreams(database).open
         self._raise_history_lost = raise_history_lost
         self._retry_min, self._retry_max, self._stall = retry_min, retry_max, stall
+        self._committed, self._silence = committed, silence
 
         self._last = checkpoint.position if checkpoint else Position.ZERO
         self._token: Mapping[str, Any] | None = checkpoint.token if checkpoint else None
@@ -113,6 +131,10 @@ class ChangeStream:
         self._failures = 0
         self._failures_here = 0
         self._replied_at = 0.0
+        #: When an event or a new cursor came last; since when a committed change is due; how often that was in vain.
+        self._brought_at = 0.0
+        self._due_since: float | None = None
+        self._silences = 0
         self._away = True
         self._logged_at: dict[tuple[str, ResetReason], float] = {}
 
@@ -192,6 +214,7 @@ class ChangeStream:
         # A partly read event is read again from its first fragment: the token is from before it.
         self._fragments.clear()
         self._replied_at = time.time()
+        self._brought_at, self._due_since = time.monotonic(), None
         self._away = False
         return cursor
 
@@ -205,8 +228,22 @@ class ChangeStream:
         if not events and self._expected is not None and self._replied_at > self._expected_by:
             raise HistoryDiverged("the last event did not come again")
         if not events:
+            self._check_silence()
             self._failures = self._failures_here = 0
         return events
+
+    def _check_silence(self) -> None:
+        """Raise StreamSilent when a change should have come by now, and HistoryDiverged when it never will."""
+        committed = self._committed()
+        if self._due_since is None and committed is not None and committed > self._brought_at:
+            self._due_since = committed
+        if self._due_since is None or time.monotonic() - self._due_since < self._silence.total_seconds():
+            return
+        self._silences += 1
+        if self._silences >= _SILENCES:
+            self._silences = 0
+            raise HistoryDiverged("what is committed does not come")
+        raise StreamSilent("what is committed does not come")
 
     def _must_reopen(self, cursor: Cursor) -> bool:
         # By the wall clock, which also runs while the machine sleeps. If it is set, one needless reopening
@@ -307,6 +344,7 @@ class ChangeStream:
         position = Position(first.ts, self._last.ordinal + 1) if first.ts == self._last.ts else first
         self._before_last, self._last_seen = self._token, _identity(event)
         self._last, self._token = position, token
+        self._brought_at, self._due_since, self._silences = time.monotonic(), None, 0
         self.events += 1
         self.lag = max(dt.datetime.now(dt.UTC) - wall_time(event.fields), dt.timedelta())
         entry = self._entry_of(event, position, token)

@@ -150,7 +150,8 @@ class Client:
         self.gate = asyncio.Event()
         self.gate.set()
         self._site = site
-        self._port = 0
+        #: Which worker it is connected to.
+        self.port = 0
         self._chance = chance
         self._backoff = BACKOFF_MIN
         self._pause: tuple[float, float] | None = None
@@ -174,10 +175,10 @@ class Client:
         """Connect, again and again."""
         while True:
             why, self._connected = "left", False
-            self._port = self._chance.choice(self._site.worker_ports)
+            self.port = self._chance.choice(self._site.worker_ports)
             try:
                 async with asyncio.timeout(None) as patience:
-                    await self._connect(self._port, patience)
+                    await self._connect(self.port, patience)
             except TimeoutError:
                 why = "silence" if self._connected else "no answer"
                 if self._connected:
@@ -205,7 +206,7 @@ class Client:
 
     def _blame(self, what: str) -> None:
         """What no fault explains is a violation."""
-        if not self._site.excuses(self._port):
+        if not self._site.excuses(self.port):
             self.watched[0].violate(f"without a fault: {what}")
 
     def _check_refusal(self, how: str) -> None:

@@ -27,14 +27,14 @@ from tests.chaos.writers import now
 
 #: Longer than the relay's lease.
 STOPPED_SECONDS = (2.0, 5.0)
-SHORT_SECONDS = (0.5, 3.0)
+SHORT_SECONDS = (0.3, 2.0)
 #: So few changes make the oplog forget, when it is made short.
 SHORT_OPLOG = 200
 EFFECT_SECONDS = 30
 #: Longer than a server waits for a client that takes nothing.
 STUCK_SECONDS = 12.0
 TOLD_SECONDS = 8.0
-ABSENCES = 4
+ABSENCES = 6
 FLOOD_BYTES, FLOOD_DOCUMENTS = 20_000, 60
 
 Fault = Callable[[], Awaitable[None]]
@@ -109,7 +109,7 @@ class Faults:
                 if not first and time.monotonic() > self.deadline:
                     return
                 await self._make(fault)
-                await asyncio.sleep(self._chance.uniform(0.05, 0.4))
+                await asyncio.sleep(self._chance.uniform(0.02, 0.2))
             first = False
 
     async def _make(self, fault: Fault) -> None:

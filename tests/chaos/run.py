@@ -32,6 +32,8 @@ SILENCE_SECONDS = 5.0
 #: Times as long is allowed, because all processes share a small machine with whatever else runs on it.
 SLACK = float(os.environ.get("CHAOS_SLACK", "3"))
 SETTLE_SECONDS = 60.0
+#: A stream that brings nothing is reopened three times, and given up then.
+STILL_SECONDS = 25.0
 
 _MARKER: dict[str, Any] = {"group": "marker"}
 #: Errors in a worker's log that faults bring about by design.
@@ -146,7 +148,11 @@ async def run(
         writing = asyncio.create_task(writers.run())
         try:
             await _all(clients, _has_lived, "is not live before the first fault")
+            following.append(asyncio.create_task(_watch_progress(site, clients, truth)))
             await _while(writing, faults.run(seconds))
+            # What is cancelled may be carried out all the same, and later than what is judged.
+            writers.enough.set()
+            await asyncio.wait([writing], timeout=SETTLE_SECONDS)
             await _end([writing])
             await site.heal()
             await writers.settle()
@@ -180,7 +186,7 @@ async def _while(background: asyncio.Task[None], work: Any) -> None:
     foreground = asyncio.create_task(work)
     try:
         await asyncio.wait((foreground, background), return_when=asyncio.FIRST_COMPLETED)
-        if background.done():
+        if background.done():  # which it is only by an error
             background.result()
         await foreground
     finally:
@@ -270,6 +276,27 @@ async def _all(clients: list[Client], condition: Callable[[Client], bool], what:
             if not condition(client):
                 for watched in client.watched:
                     watched.violate(what)
+
+
+async def _watch_progress(site: Site, clients: list[Client], truth: Truth) -> None:
+    """Nobody who is live may stand still while the database goes on, unless a fault of just now explains it."""
+    whole = [
+        (client, watched)
+        for client in clients
+        for query, watched in zip(client.queries, client.watched, strict=True)
+        if query.whole and client.temper in (Temper.STEADY, Temper.RESTLESS)
+    ]
+    lived: dict[str, float] = {}
+    while True:
+        await asyncio.sleep(1)
+        now = time.monotonic()
+        for client, watched in whole:
+            if not watched.ready or watched.position is None or site.excuses(client.port):
+                lived[watched.who] = now
+            overdue = now - lived.setdefault(watched.who, now)
+            if overdue > STILL_SECONDS and truth.age_of_next(str(watched.position)) > STILL_SECONDS:
+                watched.violate(f"stands still for {STILL_SECONDS:.0f} s at {watched.position}")
+                lived[watched.who] = now
 
 
 async def _judge(site: Site, clients: list[Client]) -> tuple[float, str]:

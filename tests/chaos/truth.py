@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 from pymongo.asynchronous.collection import AsyncCollection
@@ -29,6 +30,8 @@ class Truth:
     def __init__(self, collection: AsyncCollection[dict[str, Any]]) -> None:
         self.events: list[tuple[str, str, str]] = []
         self.gaps: list[tuple[str, str]] = []
+        #: When each event came here.
+        self._came: list[float] = []
         self._collection = collection
         self._token: Mapping[str, Any] | None = None
         self._time = ""
@@ -66,10 +69,19 @@ class Truth:
             self.gaps.append((self._time, time))
             self._gap = False
         elif op == "insert":
-            self.events.append((time, "create", str(change["documentKey"]["_id"])))
+            self._add(time, "create", change)
         elif op == "delete" or _shows(before or {}, change):
-            self.events.append((time, "delete" if op == "delete" else "update", str(change["documentKey"]["_id"])))
+            self._add(time, "delete" if op == "delete" else "update", change)
         self._time = time
+
+    def _add(self, time: str, op: str, change: Mapping[str, Any]) -> None:
+        self.events.append((time, op, str(change["documentKey"]["_id"])))
+        self._came.append(monotonic())
+
+    def age_of_next(self, position: str) -> float:
+        """For how many seconds something has been known here that is after `position`."""
+        after = bisect_right(self.events, position[:TIME_DIGITS], key=_time_of)
+        return monotonic() - self._came[after] if after < len(self.events) else 0.0
 
     async def reaches(self, id: str) -> None:
         """Wait until the creation of this document was read."""

@@ -38,7 +38,7 @@ def now() -> dt.datetime:
 
 
 class Writers:
-    """Writes at random until cancelled, `rate` times a second of each kind."""
+    """Writes at random, `rate` times a second of each kind."""
 
     def __init__(
         self, site: Site, accounts: list[Account], admin: Account, ledger: Ledger, chance: random.Random, rate: float
@@ -52,9 +52,11 @@ class Writers:
         self._rate = rate
         self._ids: list[str] = []
         self._posts: list[str] = []
+        #: Set when no more is to be written; `run` ends when what is under way is done.
+        self.enough = asyncio.Event()
 
     async def run(self) -> None:
-        """Write."""
+        """Write, until it is enough."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep(self._by_api, 1.0))
             group.create_task(self._keep(self._by_api, 1.0))
@@ -64,7 +66,7 @@ class Writers:
             group.create_task(self._keep(self._access, 0.05))
 
     async def _keep(self, write: Callable[[], Awaitable[object]], share: float) -> None:
-        while True:
+        while not self.enough.is_set():
             try:
                 await write()
             except (PyMongoError, httpx.HTTPError, TimeoutError) as error:

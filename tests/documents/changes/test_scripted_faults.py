@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
+import time
 from typing import Any, cast
 
 import pytest
@@ -268,3 +269,34 @@ async def test_a_stream_without_a_starting_token_is_opened_again() -> None:
     stream = ChangeStream(cast(Any, None), {"posts"}, open_cursor=open_first_without_token,
                           retry_min=dt.timedelta(milliseconds=1))  # fmt: skip
     assert places(await take(stream, 1)) == [(6, 1)]
+
+
+SOON = dt.timedelta(milliseconds=10)
+
+
+async def test_server_that_does_not_report_what_is_committed() -> None:
+    """It is asked again, and believed to have lost the place when that does not help: silence is no answer."""
+    old = Checkpoint(Position(3 << 32, 4), {"_data": "old"})
+    script = Script([], [], [], [[insert(9, 1)]])
+    stream = script.stream(checkpoint=old, silence=SOON, committed=time.monotonic)
+    reset, change = await take(stream, 2)
+    assert isinstance(reset, Reset)
+    assert places([reset, change]) == [(9, 0), (9, 1)]
+    assert script.tokens[:4] == [old.token, old.token, old.token, None]
+
+
+async def test_cursor_that_does_not_report_what_is_committed() -> None:
+    """Another cursor goes on where it stood, and nobody has to forget anything."""
+    first = insert(5, 1)
+    script = Script([[first]], [[first, insert(6, 1)]])
+    stream = script.stream(silence=SOON, committed=time.monotonic)
+    assert places(await take(stream, 2))[:2] == [(5, 1), (6, 1)]
+    assert script.tokens[:2] == [None, START]
+
+
+async def test_quiet_database() -> None:
+    """Where nothing was committed since the last event, nothing is due, however long it takes."""
+    script = Script([[insert(5, 1)]])
+    stream = script.stream(silence=SOON, committed=lambda: 0.0)
+    assert len(await take(stream, 1)) == 1
+    assert script.tokens == [None]
