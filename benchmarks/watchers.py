@@ -24,7 +24,7 @@ class Watcher:
     """One subscription, for as long as `run` runs.
 
     `heard` has the documents' ids in the order of their events, and `delays` the seconds since the time that stands in
-    each document's `note`.
+    each document's `note`, or `body` where there is none.
     """
 
     def __init__(self, ports: Sequence[int], query: dict[str, Any], *, snapshot: bool = False) -> None:
@@ -97,7 +97,8 @@ class Watcher:
         self.heard.append(frame["id"])
         with contextlib.suppress(KeyError, ValueError):
             now = time.time()
-            self.delays.append((now, now - float(frame["document"]["note"])))
+            document = frame["document"]
+            self.delays.append((now, now - float(document["note" if "note" in document else "body"])))
 
 
 @contextlib.asynccontextmanager

@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -58,6 +59,12 @@ class Process:
             self._process = subprocess.Popen(  # noqa: S603 - our own programs
                 command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def runs(self) -> bool:
@@ -245,8 +252,16 @@ class Database(Process):
 class Site:
     """Everything that runs. `heal` ends whatever is wrong."""
 
-    def __init__(self, directory: Path, ports: list[int], chance: random.Random, database: Sequence[str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        ports: list[int],
+        chance: random.Random,
+        database: Sequence[str],
+        settings: Mapping[str, str],
+    ) -> None:
         self.directory = directory
+        self._more = {f"HEADWATER_{name.upper()}": value for name, value in settings.items()}
         self.database = Database(ports[0], directory, database)
         self.redis = RedisServer(directory, ports[1])
         self.to_database = Proxy(ports[0], chance)
@@ -298,6 +313,7 @@ class Site:
             "HEADWATER_HISTORY_EVENTS": "2000",
             "HEADWATER_OUTBOX_MAX_BYTES": "65536",
         }
+        settings |= self._more
         self.workers = [Worker(n, port, self.directory, settings) for n, port in enumerate(self.worker_ports, 1)]
         # The first one makes the admin and the indexes.
         for group in (self.workers[:1], self.workers[1:]):
@@ -342,10 +358,14 @@ class Site:
 
 @contextlib.asynccontextmanager
 async def running_site(
-    directory: Path, ports: list[int], chance: random.Random, database: Sequence[str] = EMBEDDED
+    directory: Path,
+    ports: list[int],
+    chance: random.Random,
+    database: Sequence[str] = EMBEDDED,
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Site]:
-    """The site, while the block lasts."""
-    site = Site(directory, ports, chance, database)
+    """The site, while the block lasts; with other `settings` of the workers than the checker's own."""
+    site = Site(directory, ports, chance, database, settings)
     try:
         await site.start()
         yield site

@@ -1,0 +1,149 @@
+"""A deploy without loss: all workers are replaced under load, while clients watch.
+
+    python -m benchmarks.rolling [--clients 500] [--rolls 2] [--database PROGRAM]
+
+Exit code 1 when a client missed or repeated an event, had one out of order, or was told `reset`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+from bson import ObjectId
+
+from benchmarks.watchers import Watcher, percentile, watching
+from tests.api.servers import ADMIN_EMAIL, PASSWORD, ROOT, SECRET, environment
+from tests.chaos.site import DATABASE, EMBEDDED, Database, until
+from tests.conftest import find_free_port
+from tests.redis_server import running_redis
+
+WORKERS = 3
+PAUSE_SECONDS = 0.25
+ROLL_SECONDS = 300
+QUERY = {"resource": "posts", "filter": {"status": "published", "tags": "load"}}
+
+
+async def measure(folder: Path, count: int, rolls: int, program: tuple[str, ...]) -> bool:
+    """Roll, and judge what the clients were told."""
+    database, port = Database(find_free_port(), folder, program), find_free_port()
+    await database.start()
+    with running_redis(folder, find_free_port()) as redis, (folder / "server.log").open("wb") as log:
+        settings = {
+            "HEADWATER_PORT": str(port),
+            "HEADWATER_WORKERS": str(WORKERS),
+            "HEADWATER_MONGODB_URL": Database.url(database.port),
+            "HEADWATER_REDIS_URL": redis.url,
+            "HEADWATER_DATABASE": DATABASE,
+            "HEADWATER_SECRET_KEY": SECRET,
+            "HEADWATER_ADMIN_EMAIL": ADMIN_EMAIL,
+            "HEADWATER_ADMIN_PASSWORD": PASSWORD,
+            "HEADWATER_RATE_LIMIT": "1000000/minute",
+        }
+        command = [sys.executable, str(ROOT / "main.py")]
+        server = subprocess.Popen(  # noqa: ASYNC220 - it takes no time
+            command, cwd=folder, env=environment(settings), stdout=log, stderr=log
+        )
+        try:
+            await until(lambda: _count(folder, "Stop with Ctrl-C") == 1, "the server serves")
+            return await _rolled(folder, port, database, server, count, rolls)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(server.wait, 60)
+            await database.stop()
+            await database.close()
+
+
+def _count(folder: Path, what: str) -> int:
+    return (folder / "server.log").read_text().count(what)
+
+
+async def _rolled(
+    folder: Path, port: int, database: Database, server: subprocess.Popen[bytes], count: int, rolls: int
+) -> bool:
+    watchers = [Watcher([port], QUERY) for _ in range(count)]
+    ids: list[str] = []
+    answers: Counter[int | str] = Counter()
+    async with watching(watchers):
+        tasks = [
+            asyncio.create_task(_write(database, ids)),
+            asyncio.create_task(_call(f"http://127.0.0.1:{port}/api/v1/posts", answers)),
+        ]
+        began = time.monotonic()
+        for roll in range(rolls):
+            server.send_signal(signal.SIGHUP)
+            replaced: Callable[[], bool] = lambda: _count(folder, "takes the place of") >= WORKERS * (roll + 1)  # noqa: B023, E731
+            await until(replaced, "all workers are replaced", ROLL_SECONDS)
+            await asyncio.sleep(8)
+        took = time.monotonic() - began
+        tasks[0].cancel()
+        with contextlib.suppress(TimeoutError):
+            await until(lambda: all(len(w.heard) >= len(ids) for w in watchers), "all events", 60)
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    wrong = sum(watcher.heard != ids for watcher in watchers)
+    resets = sum(sum(watcher.resets.values()) for watcher in watchers)
+    moved = sum(watcher.recovered[True] for watcher in watchers)
+    afresh = sum(watcher.recovered[False] for watcher in watchers)
+    closed = sum((watcher.closed for watcher in watchers), Counter())
+    delays = [delay for watcher in watchers for _, delay in watcher.delays]
+    median, p99 = (f"{percentile(delays, share) * 1_000:.0f} ms" for share in (0.5, 0.99))
+    deliveries = sum(len(watcher.heard) for watcher in watchers)
+    sys.stdout.write(
+        f"{rolls} times {WORKERS} workers replaced in {took:.0f} s under load, {count} clients ({os.cpu_count()} cores)\n"
+        f"  {len(ids)} changes, {deliveries} deliveries, {wrong} clients that missed or repeated one, {resets} resets\n"
+        f"  {moved} resumptions, {afresh} others; closed: {dict(closed)}; requests: {dict(answers)}\n"
+        f"  commit to client: median {median}, p99 {p99}, longest {max(delays):.1f} s\n"
+    )
+    return not (wrong or resets or afresh)
+
+
+async def _write(database: Database, ids: list[str]) -> None:
+    """Insert published posts until cancelled."""
+    while True:
+        id = ObjectId()
+        post = {"_id": id, "title": "Rolling", "slug": str(id), "tags": ["load"], "status": "published"}
+        await database.client[DATABASE]["posts"].insert_one(
+            post | {"author_id": ObjectId(), "revision": 1, "body": repr(time.time())}
+        )
+        ids.append(str(id))
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def _call(url: str, answers: Counter[int | str]) -> None:
+    """Read through the API, one request at a time on a connection that is kept, until cancelled."""
+    async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
+        while True:
+            try:
+                answers[(await http.get(url, params={"limit": random.randrange(1, 5)})).status_code] += 1  # noqa: S311
+            except httpx.HTTPError as error:
+                answers[type(error).__name__] += 1
+            await asyncio.sleep(0.05)
+
+
+def main() -> int:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rolling", description=__doc__)
+    parser.add_argument("--clients", type=int, default=500)
+    parser.add_argument("--rolls", type=int, default=2)
+    parser.add_argument("--database", default=None, help="the program of the database; else the embedded one")
+    options = parser.parse_args()
+    program = (options.database,) if options.database else EMBEDDED
+    with tempfile.TemporaryDirectory(prefix="headwater-rolling-") as folder:
+        return 0 if asyncio.run(measure(Path(folder), options.clients, options.rolls, program)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
