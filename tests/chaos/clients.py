@@ -191,7 +191,10 @@ class Client:
                     watched.forget()
             except ConnectionClosed as closed:
                 why = f"closed with {closed.rcvd.code if closed.rcvd else NO_STATUS}"
-                if why != "closed with 4000" and not (self.temper.may_lag and why == "closed with 4008"):
+                # The code is lost where the client had sent something that the server did not read any more.
+                given_up = self.temper.may_lag and why in ("closed with 4008", f"closed with {NO_STATUS}")
+                self.ledger.given_up += given_up and self.temper is Temper.ABSENT
+                if why != "closed with 4000" and not given_up:
                     self._blame(why)
             except (OSError, InvalidHandshake, httpx.HTTPError) as error:
                 why = type(error).__name__

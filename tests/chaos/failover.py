@@ -30,6 +30,7 @@ async def failover(site: Site, relay: Worker) -> float:
             await _until(socket, "ready")
         relay.send(signal.SIGKILL)
         began = time.monotonic()
+        await site.end_transactions()
         post = {"title": "After the relay", "slug": word, "body": "", "tags": [word], "status": "published"}
         book = {"author_id": ObjectId(), "revision": 1, "created_at": now(), "updated_at": now()}
         id = (await site.db["posts"].insert_one(post | book)).inserted_id

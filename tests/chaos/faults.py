@@ -134,6 +134,7 @@ class Faults:
     async def _kill(self, worker: Worker) -> None:
         worker.send(signal.SIGKILL)
         await worker.ended()
+        await self._site.end_transactions()
         await self._last()
         worker.start()
         await worker.serves()
@@ -362,9 +363,7 @@ class Faults:
 
     async def consumers_stuck(self) -> None:
         """Some clients read nothing for longer than the server waits for them, which closes their connections."""
-        await self._absence(
-            lambda: self._ledger.reconnects["closed with 4008"], "a client that reads nothing is kept", STUCK_SECONDS
-        )
+        await self._absence(lambda: self._ledger.given_up, "a client that reads nothing is kept", STUCK_SECONDS)
 
     async def _absence(self, told: Callable[[], int], what: str, seconds: float) -> None:
         """Let the absent clients read nothing, flood them, and see that one of them is `told`."""

@@ -53,6 +53,8 @@ class Ledger:
         self.violations: list[Violation] = []
         self.deliveries = 0
         self.resets: Counter[str] = Counter()
+        #: Connections of clients that read nothing, ended by the server.
+        self.given_up = 0
         self.recovered = 0
         self.not_recovered = 0
         self.reconnects: Counter[str] = Counter()

@@ -338,7 +338,7 @@ async def _fresh(worker: Worker, query: Query, account: Account | None) -> dict[
 def _check_logs(workers: list[Worker], ledger: Ledger) -> None:
     for worker in workers:
         # Each record with what follows it without a time of its own, such as a traceback.
-        records = re.split(r"^(?=\d{4}-\d\d-\d\d \d\d:)", worker.log.read_text(), flags=re.M)
+        records = re.split(r"^(?=\d{4}-\d\d-\d\dT\d\d:)", worker.log.read_text(), flags=re.M)
         for record in records:
             wrong = re.search(r" (ERROR|CRITICAL) |^Traceback", record, re.M)
             if wrong and not _EXPECTED_ERRORS.search(record):

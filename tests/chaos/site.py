@@ -155,7 +155,7 @@ class Worker(Process):
 
     def became_relay_at(self) -> str:
         """When it last became the relay, as its log writes times; empty if it never did."""
-        found = re.findall(r"^(\S+ \S+) INFO +headwater.relay: this worker is the relay", self._said, re.M)
+        found = re.findall(r"^(\S+) INFO +headwater.relay: this worker is the relay", self._said, re.M)
         return found[-1] if found else ""
 
     @property
@@ -320,6 +320,14 @@ class Site:
             for worker in group:
                 worker.start()
             await asyncio.gather(*(worker.ready() for worker in group))
+
+    async def end_transactions(self) -> None:
+        """End the transactions that a worker left open when it was killed.
+
+        MongoDB's change streams go on beside those; the embedded server's wait for them, for a minute or longer.
+        """
+        with contextlib.suppress(PyMongoError):
+            await self.database.client.admin.command("killAllSessions", [])
 
     def relay(self) -> Worker:
         """The worker that became the relay last."""
