@@ -102,10 +102,10 @@ async def _rolled(
     median, p99 = (f"{percentile(delays, share) * 1_000:.0f} ms" for share in (0.5, 0.99))
     deliveries = sum(len(watcher.heard) for watcher in watchers)
     sys.stdout.write(
-        f"{rolls} times {WORKERS} workers replaced in {took:.0f} s under load, {count} clients ({os.cpu_count()} cores)\n"
+        f"{rolls} times {WORKERS} workers replaced in {took:.0f} s under load, {count} clients\n"
         f"  {len(ids)} changes, {deliveries} deliveries, {wrong} clients that missed or repeated one, {resets} resets\n"
         f"  {moved} resumptions, {afresh} others; closed: {dict(closed)}; requests: {dict(answers)}\n"
-        f"  commit to client: median {median}, p99 {p99}, longest {max(delays):.1f} s\n"
+        f"  commit to client: median {median}, p99 {p99}, longest {max(delays):.1f} s ({os.cpu_count()} cores)\n"
     )
     return not (wrong or resets or afresh)
 
