@@ -38,9 +38,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
     `--filter-cases N`: how many random (document, filter) pairs each agreement test judges at least.
     `--walk-documents N`: how many documents a list is walked over while it changes.
+    `--offline-seconds N`: how long a browser is without a network.
     """
     parser.addoption("--filter-cases", type=int, default=None)
     parser.addoption("--walk-documents", type=int, default=5_000)
+    parser.addoption("--offline-seconds", type=float, default=2)
 
 
 def find_free_port() -> int:

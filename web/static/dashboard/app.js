@@ -12,9 +12,10 @@ import { References } from "./references.js";
 import { Resources } from "./resources.js";
 import { Results } from "./results.js";
 import { describe } from "./schema.js";
-import { Session } from "./session.js";
+import { Session, SessionEnded } from "./session.js";
 import { signInPage } from "./sign-in.js";
 import { chooseTheme } from "./theme-button.js";
+import { toast } from "./toasts.js";
 
 const session = new Session();
 const main = document.getElementById("main");
@@ -55,7 +56,18 @@ class Desk {
     fill(bar, this.meters.element, this.logSwitch, person());
     if (matchMedia("(max-width: 75rem)").matches) this.#toggleLog();
     client.on("state", (state) => this.log.note(STATES[state][0]));
-    client.on("error", ({ message }) => this.log.note(message));
+    client.on("error", (trouble) => this.#refused(trouble));
+  }
+
+  /** The server sent this client away for good: the session has ended, or an admin closed its connections. */
+  async #refused({ message }) {
+    try {
+      // A session that has ended is found out here, and leads to the page to sign in.
+      await session.token({ renew: true });
+    } catch (error) {
+      if (error instanceof SessionEnded) return;
+    }
+    if (desk === this) toast(`Disconnected: ${message}.`, { action: "Connect again", act: () => this.client.renew(), seconds: 86_400, kind: "problem" });
   }
 
   close() {
@@ -149,6 +161,8 @@ function leave() {
   desk?.close();
   desk = null;
   fill(bar);
+  // What is said there is about what the former person did.
+  fill(document.getElementById("toasts"));
 }
 
 function signIn(reason) {
