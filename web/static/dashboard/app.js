@@ -124,6 +124,7 @@ class Desk {
     this.page?.close();
     this.page = page;
     this.resources.point(name);
+    this.meters.rest(page instanceof AdminPage);
     document.title = `${title} · Headwater`;
     fill(this.place, page.element);
   }

@@ -63,6 +63,11 @@ export class Meters {
     for (const off of this.#offs) off();
   }
 
+  /** Say that nothing on the page is live, or that something is. */
+  rest(resting) {
+    this.state.hidden = resting;
+  }
+
   /** Count one event. */
   count() {
     this.#events += 1;
