@@ -11,8 +11,6 @@ from tests.api.servers import ADMIN_EMAIL, ROOT, User
 from tests.e2e.conftest import Person
 
 AXE = ROOT / "tests" / "node" / "node_modules" / "axe-core" / "axe.min.js"
-THEMES = ("light", "dark")
-WIDTHS = (360, 1280)
 
 
 def faults(page: Page) -> list[str]:
@@ -34,8 +32,7 @@ def fits(page: Page) -> bool:
 
 
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed; `make test` does it, where there is npm")
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("theme", "width"), [("light", 360), ("dark", 1_280)])
 def test_serious_faults(visit: Person, alice: User, title: str, theme: str, width: int) -> None:
     """No page has one, nor sticks out: signing in, table, conditions, form with faults, operations, protocol."""
     alice.client.post("/posts", json={"title": title, "tags": ["river"], "status": "published"})

@@ -8,7 +8,7 @@ const EACH_MS = 2_000;
 /** Above this the relay is late, and people would see it. */
 const LATE_SECONDS = 2;
 const UNITS = ["B", "KiB", "MiB", "GiB"];
-const FEEDS = { relayed: "shared log", direct: "change stream", local: "memory" };
+const FEEDS = { relayed: "shared log", direct: "change stream, as Redis is away", local: "change stream" };
 
 export class AdminPage {
   #client;

@@ -27,6 +27,8 @@ let desk = null;
 class Desk {
   page = null;
   #descriptions = new Map();
+  /** On a small screen the events would cover the table. */
+  #logShown = !matchMedia("(max-width: 75rem)").matches;
 
   static async open() {
     const client = new Headwater(location.origin, { getToken: ({ refresh }) => session.token({ renew: refresh }) });
@@ -54,7 +56,7 @@ class Desk {
     this.logSwitch = h("button.quiet", { type: "button", "aria-pressed": "true", title: "Show or hide the event log", on: { click: () => this.#toggleLog() } }, "Events");
     fill(main, this.resources.element, this.place, this.log.element, this.editor.element);
     fill(bar, this.meters.element, this.logSwitch, person());
-    if (matchMedia("(max-width: 75rem)").matches) this.#toggleLog();
+    this.#arrange();
     client.on("state", (state) => this.log.note(STATES[state][0]));
     client.on("error", (trouble) => this.#refused(trouble));
   }
@@ -124,7 +126,7 @@ class Desk {
     this.page?.close();
     this.page = page;
     this.resources.point(name);
-    this.meters.rest(page instanceof AdminPage);
+    this.#arrange();
     document.title = `${title} · Headwater`;
     fill(this.place, page.element);
   }
@@ -142,10 +144,18 @@ class Desk {
   }
 
   #toggleLog() {
-    const hidden = !this.log.element.hidden;
-    this.log.element.hidden = hidden;
-    main.classList.toggle("no-log", hidden);
-    this.logSwitch.setAttribute("aria-pressed", String(!hidden));
+    this.#logShown = !this.#logShown;
+    this.#arrange();
+  }
+
+  /** Meters and events are about what is live, which operations are not. */
+  #arrange() {
+    const live = !(this.page instanceof AdminPage);
+    this.meters.rest(!live);
+    this.logSwitch.hidden = !live;
+    this.logSwitch.setAttribute("aria-pressed", String(this.#logShown));
+    this.log.element.hidden = !live || !this.#logShown;
+    main.classList.toggle("no-log", this.log.element.hidden);
   }
 }
 

@@ -65,7 +65,7 @@ export class Meters {
 
   /** Say that nothing on the page is live, or that something is. */
   rest(resting) {
-    this.state.hidden = resting;
+    this.element.hidden = resting;
   }
 
   /** Count one event. */
