@@ -92,7 +92,7 @@ export class Headwater extends Emitter {
     this._options = options;
     this._transport = options.transport === SSE ? SSE : WS;
     const { signal } = this.#closing;
-    for (const name of ["online", "offline", "pageshow"]) globalThis.addEventListener?.(name, this.#wake, { signal });
+    for (const name of ["online", "offline"]) globalThis.addEventListener?.(name, this.#wake, { signal });
     for (const name of ["visibilitychange", "resume"]) globalThis.document?.addEventListener(name, this.#wake, { signal });
   }
 
@@ -114,7 +114,7 @@ export class Headwater extends Emitter {
   /** @param {string} resource @param {Query} [query] */
   live(resource, { filter = {}, fields, sort = [], limit } = {}) {
     if (this.#closed) throw new Error("the client is closed");
-    const names = typeof sort === "string" ? sort.split(",") : sort;
+    const names = typeof sort === "string" ? sort.split(",").filter(Boolean) : sort;
     const key = JSON.stringify([resource, filter, fields, names, limit]);
     let subscription = this.#subscriptions.get(key);
     if (!subscription) {
@@ -193,7 +193,6 @@ export class Headwater extends Emitter {
     if (!kinds || anew) {
       kinds = this.fetch(`schemas/${resource}`, { signal: AbortSignal.timeout(OPEN_MS) }).then(async (response) => {
         if (response.status === 429 || response.status >= 500) throw new Error(`${response.status}`);
-        // What else is wrong, the subscription's own answer will tell.
         return response.ok ? ((await response.json()).order ?? {}) : {};
       });
       this.#kinds.set(resource, kinds);
@@ -237,7 +236,10 @@ export class Headwater extends Emitter {
 
   #spread(failures = 0) {
     const state = this.state === "live" ? "stale" : this.state;
-    for (const link of this.#links.splice(0)) link.close();
+    for (const link of this.#links.splice(0)) {
+      link.subscriptions.clear();
+      link.close();
+    }
     for (const subscription of this.#subscriptions.values()) this._place(subscription, failures, state);
     this._tell();
   }
@@ -389,7 +391,7 @@ class Subscription {
     return this.#edge && this.#sorted.length < this.limit;
   }
 
-  /** The message that asks for this, without its id. @returns {Record<string, any>} */
+  /** @returns {Record<string, any>} */
   get request() {
     const { resource, filter, sort, fields, view, position } = this;
     const since = view && position ? { view, position } : undefined;
@@ -627,9 +629,9 @@ class Subscription {
     else this.#events = [];
     if (this.#timers.has("change")) return;
     const change = () => this.#emit("change", { items: this.items, events: this.#events.splice(0) });
+    this.#timers.set("change", 16, change);
     // Timers of a hidden page may be a minute late.
-    if (globalThis.document?.hidden) change();
-    else this.#timers.set("change", 16, change);
+    if (globalThis.document?.hidden) queueMicrotask(() => (this.#timers.clear("change"), change()));
   }
 
   /** @param {Doc} document @returns {Key} */
@@ -730,7 +732,8 @@ class Link {
   close() {
     this.#closed = true;
     this.#drop();
-    this.#become("offline");
+    this.state = "offline";
+    for (const subscription of [...this.subscriptions]) subscription.tell();
   }
 
   /** @param {string} why The name of a browser's event. */
@@ -757,7 +760,6 @@ class Link {
     this.#send(authOf(token));
   }
 
-  /** One ping at a time, for all who wait. */
   ask() {
     if (this.#ping || this.state !== "live" || !this.#transport?.send) return;
     let position = "";
@@ -765,7 +767,6 @@ class Link {
     if (!position) return;
     this.#ping = { id: `p${++this.#number}`, position };
     this.#send({ type: "ping", ...this.#ping });
-    // Its answer may take its time. This one's must not.
     this.#probe();
   }
 
@@ -787,18 +788,18 @@ class Link {
 
   /** @param {number} pauseMs */
   #later(pauseMs) {
-    this.#timers.set("connect", pauseMs, () => this.#connect());
+    if (!this.#closed) this.#timers.set("connect", pauseMs, () => this.#connect());
   }
 
   async #connect() {
     const attempt = ++this.#attempt;
+    this.#timers.set("open", OPEN_MS, () => this.#lost(0));
     try {
       const token = await this.client._getToken(this.#refresh);
       // Closed, or woken up, meanwhile.
       if (attempt !== this.#attempt) return;
       this.#token = token;
       this.#openedAt = Date.now();
-      this.#timers.set("open", OPEN_MS, () => this.#lost(0));
       if (this.client._transport === SSE) this.#openStream();
       else this.#openSocket();
     } catch {
@@ -812,7 +813,14 @@ class Link {
     this.#transport = socket;
     // Before all else: messages are taken in order.
     socket.onopen = () => mine() && this.#token && socket.send(JSON.stringify(authOf(this.#token)));
-    socket.onmessage = ({ data }) => mine() && this.#hear(JSON.parse(data));
+    socket.onmessage = ({ data }) => {
+      try {
+        if (mine()) this.#hear(JSON.parse(data));
+      } catch {
+        // To go on without a frame would be stale in silence.
+        this.#lost(0);
+      }
+    };
     socket.onerror = () => {};
     socket.onclose = ({ code }) => mine() && this.#lost(code);
   }
@@ -836,7 +844,7 @@ class Link {
         const problem = await answer.json().catch(() => ({}));
         if (status === 401) {
           code = 4501;
-        } else if (mine() && status >= 400 && status < 500 && status !== 429) {
+        } else if (mine() && /^4(?!08|25|29)/.test(`${status}`)) {
           this.#drop();
           const faults = problem.errors?.map((/** @type {any} */ { loc, msg }) => `${loc.join(".")}: ${msg}`).join("; ");
           subscription.refused(faults ? "bad_query" : problem.code ?? status, faults ?? problem.detail ?? "refused");
@@ -1008,7 +1016,6 @@ class Link {
     this.#timers.set("renew", pauseMs, () => this.renew(true).catch(() => this.#welcomed && this.#renewIn(5_000)));
   }
 
-  /** Look now and then whether the connection still speaks. */
   #tick() {
     const everyMs = this.#heartbeatMs / 5;
     this.#timers.set("tick", everyMs, () => this.#tick());
@@ -1025,7 +1032,7 @@ class Link {
     }
   }
 
-  /** Find out soon whether the connection is alive. */
+  /** Is it alive? */
   #probe() {
     if (!this.#welcomed || this.#timers.has("probe")) return;
     if (this.#transport?.send) {
@@ -1093,7 +1100,7 @@ const authOf = (token) => ({ type: "auth", [isKey(token) ? "api_key" : "token"]:
 /** @param {string | null} token @returns {Record<string, string>} */
 const credentials = (token) => (!token ? {} : isKey(token) ? { "X-API-Key": token } : { Authorization: `Bearer ${token}` });
 
-// MongoDB's order of values ("Comparison/Sort Order" in its manual), over their public JSON.
+// MongoDB's "Comparison/Sort Order", over public JSON.
 const [EMPTY, NULL, NUMBER, TEXT, OBJECT, ARRAY, BINARY, OBJECT_ID, BOOLEAN, DATE] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 
 /**

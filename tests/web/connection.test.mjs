@@ -558,3 +558,38 @@ scene("a constructor that throws", async ({ clock, server, connect }) => {
   await clock.advance(60_000);
   assert.equal(live.state, "live");
 });
+
+scene("a frame that cannot be read", async ({ clock, server, connect }) => {
+  const live = watched(connect());
+  await clock.advance(1_000);
+  const socket = the(server);
+  server.write("a", {});
+  socket.onmessage({ data: '{"type":"event","view":' });
+  await clock.advance(3_000);
+  assert.notEqual(the(server), socket, "to go on without it would be stale in silence");
+  assert.deepEqual([live.told.states, ids(live)], [["live", "stale", "live"], ["a"]]);
+});
+
+scene("listeners that end what they listen to", async ({ clock, server, connect }) => {
+  server.write("a", {});
+  const client = connect();
+  const lives = Array.from({ length: 6 }, (_, n) => watched(client, { filter: n ? { s: n } : {} }));
+  lives[0].on("state", () => lives[0].close());
+  lives[1].on("event", () => lives[1].close());
+  lives[2].on("change", () => lives[2].close());
+  lives[3].on("state", (state) => state === "stale" && lives[3].close());
+  await clock.advance(1_000);
+  server.write("b", { s: 1 });
+  await clock.advance(1_000);
+  the(server).end(1006);
+  await clock.advance(5_000);
+  server.reset("lagging");
+  await clock.advance(5_000);
+  assert.deepEqual(lives.map(({ state }) => state), ["offline", "offline", "offline", "offline", "live", "live"]);
+  assert.equal(the(server).subscriptions.size, 2);
+  client.on("state", () => client.close());
+  the(server).end(1006);
+  await clock.advance(60_000);
+  assert.equal(server.sockets.size, 0);
+  assert.equal(client.state, "offline");
+});

@@ -26,6 +26,7 @@ for (const broken of ["refused", "mute", "silent"]) {
     server.write("d", {});
     await clock.advance(100);
     assert.deepEqual(ids(lives[0]), ["a", "b", "c", "d"]);
+    assert.deepEqual(lives[0].told.states, ["live", "stale", "live"], "and never said to be offline");
     assert.deepEqual(lives[0].told.events.map(({ id }) => id), ["b", "c", "d"], "nothing twice");
   });
 }
