@@ -178,7 +178,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(_end, asyncio.create_task(files.contents.run()))
         manager.start()
         stack.push_async_callback(manager.stop)
-        figures = Figures(Metrics(), database, status, manager, read_cache, passwords, counters)
+        figures = Figures(Metrics(), database, status, manager, read_cache, passwords, counters, store.broken)
         _own(stack, figures.run())
         workers = None
         if not database.in_memory:

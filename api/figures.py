@@ -15,7 +15,7 @@ from typing import Final
 from api.counters import Counters
 from api.metrics import Grown, Metrics
 from api.passwords import Passwords
-from documents import Database
+from documents import BrokenDocuments, Database
 from realtime import FEED_MODES, ConnectionManager, FeedStatus, ReadCache, Transport, protocol
 
 INTERVAL_SECONDS: Final = 1.0
@@ -35,6 +35,7 @@ class Figures:
         read_cache: ReadCache,
         passwords: Passwords,
         counters: Counters,
+        broken: BrokenDocuments,
     ) -> None:
         self.metrics = metrics
         self._database = database
@@ -43,6 +44,7 @@ class Figures:
         self._read_cache = read_cache
         self._passwords = passwords
         self._counters = counters
+        self._broken = broken
         self._grown = Grown()
         metrics.workers.set(1)
 
@@ -70,6 +72,7 @@ class Figures:
         metrics.cache_bytes.set(cache.bytes)
         metrics.hashes_pending.set(self._passwords.pending)
         grown.tell_each(metrics.refusals, self._counters.refused)
+        grown.tell_each(metrics.broken_documents, self._broken.counts)
         pools = {"mongodb": self._database.pool, "redis_counters": self._counters.pool}
         if (relaying := self._status.relaying) is not None:
             pools["redis_log"] = relaying.log.pool

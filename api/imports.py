@@ -18,7 +18,7 @@ from api.idempotency import claim_id, create_once, key_of
 from api.negotiation import COMMON_HEADERS, NDJSON
 from api.problems import Problem, problem_content, problem_of
 from api.services import Caller, Services
-from documents import Forbidden, InvalidInput, ResourceClass, encode_json, repeatable_ids
+from documents import Forbidden, Found, InvalidInput, ResourceClass, as_new, encode_json, repeatable_ids
 
 logger = logging.getLogger("headwater.api")
 
@@ -121,9 +121,7 @@ class ImportStream(Response):
                 raise content
             await self._recheck()
             document = await decode_body(content)
-            found = await create_once(
-                self._resource, self._caller, self._services, document, self._id_of(number, content)
-            )
+            found = await self._create(number, content, document)
         except Exception as error:
             problem = problem_of(error)
             if problem.status == 500:
@@ -140,6 +138,19 @@ class ImportStream(Response):
         content = problem_content(problem, path=scope["path"], request_id=state.request_id)
         self._told_bytes += len(encode_json(content))
         return content
+
+    async def _create(self, number: int, content: bytes, line: Any) -> Found:
+        document_id, body = as_new(self._resource, self._caller.principal, line)
+        if document_id is None:
+            return await create_once(self._resource, self._caller, self._services, body, self._id_of(number, content))
+        try:
+            # That there is one of this id already does not mean that an earlier attempt has made it.
+            return await self._services.store.create(
+                self._resource, self._caller.principal, body, document_id=document_id
+            )
+        except Forbidden:
+            challenge_unless_signed_in(self._caller)
+            raise
 
     async def _recheck(self) -> None:
         """Take the caller's rights as they are by now. Raises a 401 Problem when the session has ended."""

@@ -54,6 +54,9 @@ class Metrics:
             "Requests refused with 429: `requests` by HEADWATER_RATE_LIMIT, `sign_in` by HEADWATER_LOGIN_RATE_LIMIT.",
             "limit",
         )
+        self.broken_documents = counter(
+            "broken_documents", "Documents met that break the rules of their class, each revision once.", "resource"
+        )
         self.connections = gauge("connections", "Open live connections.", "transport")
         self.opened = counter("connections_opened", "Live connections opened.", "transport")
         self.closed = counter("connections_closed", "Live connections closed by the server, by close code.", "code")

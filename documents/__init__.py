@@ -101,6 +101,7 @@ from documents.public import (
     rfc3339,
     selected,
 )
+from documents.reimport import as_new
 from documents.resources import BOOKKEEPING, RESERVED_IDS, LiveDocument, Registry, Resource, ResourceClass, utc_now
 from documents.schema import SchemaAction, install, install_one
 from documents.selection import Selected, Selection, TooManyMatch
@@ -271,6 +272,7 @@ __all__ = [
     "allotted_id",
     "always",
     "anyone",
+    "as_new",
     "bind_classes",
     "broken_documents",
     "canonical",

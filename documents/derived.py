@@ -231,11 +231,13 @@ class Keeper:
                 continue  # somebody put there what is no id
             names = (derivation.marker.reference, derivation.field)
             if any(before.get(name) != after.get(name) for name in names):
-                if len(self._ones) < _MAX_ONES:
+                if len(self._ones) < _MAX_ONES and isinstance(entry.document_id, Hashable):
                     self._ones[derivation, entry.document_id] = after
                 else:
                     self._all.add((derivation, after.get(derivation.marker.reference)))
                 self._waiting.set()
+        if not isinstance(entry.document_id, Hashable):
+            return  # nor does anybody refer to it
         for derivation in self._derivations.carried.get(entry.collection, ()):
             if derivation.of(entry.before) != derivation.of(after):
                 self._all.add((derivation, entry.document_id))

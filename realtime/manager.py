@@ -188,6 +188,8 @@ class ConnectionManager:
 
     def note_rights_change(self, user_id: object, position: Position) -> None:
         """Replay nothing to this user from before `position`."""
+        if isinstance(user_id, dict | list):
+            return  # somebody wrote into a key what is no id
         self._rights_changed[user_id] = max(position, self._rights_changed.get(user_id, Position.ZERO))
         if len(self._rights_changed) > MAX_RIGHTS_CHANGES:
             # Positions below the floor of the history cannot be resumed from in any case.

@@ -226,3 +226,29 @@ def test_repeated_import(alice: User, title: str, mongo: Database[dict[str, Any]
     other = results(send(alice.client, lines(first[1]), **{"Idempotency-Key": uuid.uuid4().hex}))
     assert other[0]["id"] not in [result["id"] for result in again]
     assert again[0]["id"] < again[1]["id"] < again[2]["id"]
+
+
+def test_export_that_is_imported_again(alice: User, bob: User, title: str, mongo: Database[dict[str, Any]]) -> None:
+    """Under the same ids, by who owns the documents, while they are not there; nothing else of the server's returns."""
+    for number in range(2):
+        alice.client.post("/posts", json={"title": title, "tags": [str(number)], "status": "published"})
+    query = {"title": title, "sort": "tags"}
+    mongo["posts"].update_one({"title": title, "tags": "1"}, {"$set": {"revision": 7, "created_by": "system"}})
+    listed = alice.client.get("/posts", params=query | {"fields": "title,tags"}).json()["items"]
+    exported = alice.client.get("/posts", params=query, headers={"Accept": "application/x-ndjson"}).content
+    assert exported.count(b'"created_by":') == 2
+    assert [result["status"] for result in results(send(alice.client, exported))] == [409, 409]
+    mongo["posts"].delete_many({"title": title})
+    of_another = results(send(bob.client, exported))
+    assert [result["error"]["errors"][0]["loc"] for result in of_another] == [["body", "author_id"]] * 2
+    marked = exported.replace(b'{"id"', b'{"invalid":["title"],"id"')
+    assert [result["status"] for result in results(send(alice.client, marked))] == [201, 201]
+    assert alice.client.get("/posts", params=query | {"fields": "title,tags"}).json()["items"] == listed
+    again = alice.client.get("/posts", params=query).json()["items"]
+    assert [(one["revision"], one["created_by"]) for one in again] == [(1, f"user:{alice.id}")] * 2
+
+
+def test_ids_of_lines(alice: User, title: str) -> None:
+    """One that no document can have is refused in its place."""
+    answers = results(send(alice.client, lines(*({"id": id, "title": title} for id in ("0", 5, None, "bulk")))))
+    assert [result["error"]["errors"][0]["loc"] for result in answers] == [["body", "id"]] * 4
