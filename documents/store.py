@@ -173,6 +173,9 @@ class Store:
         return await self._update(resource, id_text, principal, preconditions, replacement, within=within), False
 
     async def _create_under(self, resource: ResourceClass, principal: Principal, body: Any, document_id: Any) -> Found:
+        # What is wrong with the request itself, before what it meets.
+        self.check_create(resource, principal)
+        self._parse(resource, principal, body)
         with driver_errors():
             existing = await self.database.latest(resource.name).find_one({"_id": document_id})
         if existing is not None and resource.allows("read", principal, existing):

@@ -175,6 +175,8 @@ def test_creating_under_an_id_of_ones_own(alice: User, title: str) -> None:
     created = alice.client.put(url, json={"title": title}, headers={"If-None-Match": "*"})
     assert created.status_code == 201
     assert created.headers["location"] == f"/api/v1{url}"
+    faulty = alice.client.put(url, json={"title": title, "nope": 1}, headers={"If-None-Match": "*"})
+    assert places(faulty) == [["body", "nope"]], "the faults of a request come before what it meets"
     again = alice.client.put(url, json={"title": title}, headers={"If-None-Match": "*"})
     problem(again, 412, "precondition_failed")
 
