@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-import websockets
 from bson import ObjectId
 from pymongo import MongoClient
 from websockets.asyncio.client import ClientConnection, connect
@@ -330,23 +329,23 @@ async def test_slow_client(server: Server, posts: Any) -> None:
     ):
         for socket in (slow, fast):
             await socket.subscribe(filter=PUBLISHED)
-        # Far more than the kernel's buffers and the outbox take: about 8 MB.
-        for n in range(20):
+        # 2 MB, which is more than the outbox, the transport and the kernel take, and not much more. So it reads again
+        # long before the server stops waiting for an answer to its close frame, which may be lost with the connection.
+        for n in range(5):
             posts.update_many({}, {"$set": {"body": f"{n} " + "x" * 20_000}})
             await fast.synced(position_now(server))
-        assert len(fast.events()) == 400
+        assert len(fast.events()) == 100
         position = position_now(server)
         with contextlib.suppress(ConnectionClosed):
             await slow.synced(position)
         if (code := slow.websocket.close_code) is not None:
             # The writes above took longer than a slow consumer is waited for, so it was told to come back.
-            # Who takes nothing may not even take the close frame.
-            assert code in (CloseCode.SLOW_CONSUMER, websockets.CloseCode.ABNORMAL_CLOSURE)
+            assert code == CloseCode.SLOW_CONSUMER
             slow = await resumed(slow, server, position)
         else:
             assert [frame["reason"] for frame in slow.frames if frame["type"] == "reset"] == ["lagging"]
         assert slow.documents == fast.documents
-        assert {d["body"] for d in slow.documents.values()} == {"19 " + "x" * 20_000}
+        assert {d["body"] for d in slow.documents.values()} == {"4 " + "x" * 20_000}
 
 
 async def resumed(gone: Socket, server: Server, position: str) -> Socket:
