@@ -85,6 +85,7 @@ def test_outage(outage: Outage) -> None:
             for future in [pool.submit(refused, *call) for call in calls]:
                 future.result()
         assert outage.readiness().json()["checks"]["database"] == "away"
+        assert httpx.get(f"{server.url}/health/live", timeout=30).json() == {"status": "live"}
         assert httpx.get(f"{server.url}/health/live").status_code == 200
         assert connection.answers_ping()
 
