@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from api import openapi
 from api.bodies import JSON
 from api.callers import AdminCaller
+from api.methods import add_read_routes
 from api.queries import query_items
 from api.services import ServicesOf
 from api.session_routes import NO_STORE
@@ -105,23 +106,36 @@ def _documented(
     return documented
 
 
-@router.get(
+async def list_workers(caller: AdminCaller, services: ServicesOf) -> Response:
+    del caller  # whoever it is
+    return _answer({"items": await services.roll_call.workers()})
+
+
+add_read_routes(
+    router,
     "/workers",
-    **_documented(
+    list_workers,
+    _documented(
         "list_workers",
         "List the worker processes",
         "All that serve this database, on all machines. What is told of another worker may be some seconds old.",
         WorkerList,
     ),
 )
-async def list_workers(caller: AdminCaller, services: ServicesOf) -> Response:
+
+
+async def list_connections(request: Request, caller: AdminCaller, services: ServicesOf) -> Response:
     del caller  # whoever it is
-    return _answer({"items": await services.roll_call.workers()})
+    query = _query(request, "user", "limit")
+    census = await services.roll_call.connections(_user(query), _limit(query))
+    return _answer({"items": census.items, "total": census.total, "silent": census.silent})
 
 
-@router.get(
+add_read_routes(
+    router,
     "/connections",
-    **_documented(
+    list_connections,
+    _documented(
         "list_connections",
         "List the live connections",
         "Of all workers, those with the fullest outboxes first. With several workers it takes up to three seconds.",
@@ -134,11 +148,6 @@ async def list_workers(caller: AdminCaller, services: ServicesOf) -> Response:
         ),
     ),
 )
-async def list_connections(request: Request, caller: AdminCaller, services: ServicesOf) -> Response:
-    del caller  # whoever it is
-    query = _query(request, "user", "limit")
-    census = await services.roll_call.connections(_user(query), _limit(query))
-    return _answer({"items": census.items, "total": census.total, "silent": census.silent})
 
 
 @router.delete(

@@ -80,19 +80,19 @@ def anonymous(server: Server) -> httpx.Client:
 @pytest.fixture(scope="session")
 def alice(server: Server) -> User:
     """A user."""
-    return server.register("alice")
+    return server.register_for_hours("alice")
 
 
 @pytest.fixture(scope="session")
 def bob(server: Server) -> User:
     """Another user."""
-    return server.register("bob")
+    return server.register_for_hours("bob")
 
 
 @pytest.fixture(scope="session")
 def moderator(server: Server, mongo: Database[dict[str, Any]]) -> User:
     """A user whom somebody made a moderator in the database."""
-    user = server.register("mo")
+    user = server.register_for_hours("mo")
     mongo["users"].update_one({"username": "mo"}, {"$set": {"roles": ["user", "moderator"]}})
     wait_until(lambda: "moderator" in user.client.get("/users/me").json()["roles"])
     return user

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -97,6 +98,14 @@ class Server:
         assert answer.status_code == 201, answer.text
         token = self.login(username)
         return User(answer.json()["id"], username, token, self.client(token))
+
+    def register_for_hours(self, username: str) -> User:
+        """The same, for a user of many tests: the suite may last longer than a token does."""
+        user = self.register(username)
+        claims = jwt.decode(user.token, SECRET, algorithms=["HS256"], audience="headwater-api")
+        token = jwt.encode(claims | {"exp": claims["exp"] + 6 * 3600}, SECRET, algorithm="HS256")
+        SECRECY.learn(token)
+        return User(user.id, username, token, self.client(token))
 
     def stop(self) -> str:
         """End the server as a supervisor would, and return its log. Safe to call twice."""

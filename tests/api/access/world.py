@@ -154,7 +154,7 @@ def build(server: Server, mongo: Database[Stored], registry: Registry) -> World:
     """Register the personas and put the documents in place."""
     world = World(server, mongo, registry)
     suffix = uuid.uuid4().hex[:6]
-    users = {name: server.register(f"{name}.{suffix}") for name in ("user", "other", "moderator", "gone")}
+    users = {name: server.register_for_hours(f"{name}.{suffix}") for name in ("user", "other", "moderator", "gone")}
     mongo.users.update_one({"_id": ObjectId(users["moderator"].id)}, {"$set": {"roles": ["user", "moderator"]}})
     mongo.users.update_one({"_id": ObjectId(users["gone"].id)}, {"$set": {"is_active": False}})
     admin = mongo.users.find_one({"username": "admin"})
