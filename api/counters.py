@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from documents import PoolUse
-from realtime import use_of
+from realtime import RedisPlace, use_of
 
 logger = logging.getLogger("headwater.counters")
 
@@ -118,8 +118,12 @@ class Counters:
         self._away = False
         self._ask_again_at = 0.0
         if redis_url is not None:
-            self._pool = BlockingConnectionPool.from_url(
-                redis_url,
+            # A restored or exchanged database has another id, and so counts of its own. The braces keep them on one
+            # node of a cluster, where the library's scripts need them.
+            prefix = f"{{headwater:{database_id}}}:limits"
+            self._pool = RedisPlace.parse(redis_url).pool(
+                BlockingConnectionPool,
+                prefix,
                 max_connections=REDIS_CONNECTIONS,
                 # One wait for all of it is set around each use.
                 timeout=None,
@@ -128,10 +132,10 @@ class Counters:
                 retry=Retry(NoBackoff(), 1),
             )
             self._redis = RedisStorage(
-                f"async+{redis_url}",
+                # Only the kind of client: the connections are ours.
+                "async+redis://",
                 implementation="redispy",
-                # A restored or exchanged database has another id, and so counts of its own.
-                key_prefix=f"headwater:{database_id}:limits",
+                key_prefix=prefix,
                 connection_pool=self._pool,  # type: ignore[arg-type]  # documented; the annotation forgot it
             )
 

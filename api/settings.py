@@ -9,11 +9,9 @@ from email.policy import SMTP
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from redis.asyncio.connection import parse_url
 
 from api.counters import parse_limits
 from api.hosts import is_host_pattern
@@ -22,6 +20,7 @@ from api.mailboxes import ascii_address
 from api.passwords import refuse_common
 from api.tls import tls_faults
 from documents import DocumentRefused
+from realtime import RedisPlace
 
 MIN_SECRET_BYTES = 32
 MIN_TOKEN_CHARACTERS = 16
@@ -167,7 +166,7 @@ class Settings(BaseSettings):
             if peer != "*" and not _is_network(peer):
                 found.append(f"HEADWATER_FORWARDED_ALLOW_IPS: {peer!r} is not an address, a network or *")
         if self.redis_url is not None and not _is_redis(self.redis_url.get_secret_value()):
-            found.append("HEADWATER_REDIS_URL is not a URL such as redis://localhost:6379/0, or one with rediss://")
+            found.append("HEADWATER_REDIS_URL is not a URL such as redis://localhost:6379/0; see docs/settings.md")
         secret = self.secret_key.get_secret_value()
         if secret and len(secret.encode()) < MIN_SECRET_BYTES:
             found.append(f"HEADWATER_SECRET_KEY is shorter than {MIN_SECRET_BYTES} bytes")
@@ -254,12 +253,10 @@ def _is_network(text: str) -> bool:
 
 def _is_redis(url: str) -> bool:
     try:
-        parse_url(url)
-        parts = urlsplit(url)
-        # What it reads: a port above all that exist is found only here.
-        return parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
+        RedisPlace.parse(url)
     except ValueError:
         return False
+    return True
 
 
 def load_settings() -> Settings:

@@ -15,6 +15,7 @@ from realtime.manager import ConnectionManager
 from realtime.principals import Principals
 from realtime.read_cache import ReadCache
 from realtime.recovery import LogPast, OplogPast, Past, Recovery
+from realtime.redis_place import RedisPlace
 from realtime.redis_pool import use_of
 from realtime.relay import Relay
 from realtime.roll_call import RollCall
@@ -45,6 +46,7 @@ __all__ = [
     "ReadCache",
     "Recovery",
     "RedisLog",
+    "RedisPlace",
     "Refused",
     "Relay",
     "RelayedSource",

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 the log's description (hash)   2 the log (stream)
 -- ARGV  1 the log's id   2 the position that the log must end at   3 most entries to keep   4 most bytes to keep
---       5 the channel    then, for each entry, its position and its bytes; positions are written <ts>-<ordinal>
+--       5 the channel   6 PUBLISH or SPUBLISH   then, for each entry, its position and its bytes; positions are written <ts>-<ordinal>
 -- Answers an empty text, or why nothing was written.
 --
 -- Everything is checked before the first write, because an error in a script undoes nothing. A Redis above its memory
@@ -30,7 +30,7 @@ if newest[1][1] ~= ARGV[2] then
     return "the log ends at " .. newest[1][1]
 end
 local last = ARGV[2]
-for i = 6, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
     if not later(ARGV[i], last) then
         return ARGV[i] .. " is not after " .. last
     end
@@ -39,7 +39,7 @@ end
 
 local bytes = tonumber(redis.call("HGET", KEYS[1], "bytes"))
 local batch = {}
-for i = 6, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
     redis.call("XADD", KEYS[2], ARGV[i], "e", ARGV[i + 1])
     bytes = bytes + #ARGV[i + 1]
     batch[#batch + 1] = ARGV[i + 1]
@@ -53,5 +53,5 @@ while length > 1 and (length > tonumber(ARGV[3]) or bytes > tonumber(ARGV[4])) d
 end
 redis.call("HSET", KEYS[1], "bytes", bytes)
 -- Last: what a worker hears of is in the log already, so a gap can always be repaired.
-redis.call("PUBLISH", ARGV[5], table.concat(batch))
+redis.call(ARGV[6], ARGV[5], table.concat(batch))
 return ""

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final, cast
 
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from documents import Entry, EntryCodec, Logged, NotAnEntry, PoolUse, Position, Reset
+from realtime.redis_place import CLUSTER, RedisPlace
 from realtime.redis_pool import use_of
 
 #: Entries and bytes in one call of the script: Redis does nothing else meanwhile.
@@ -30,6 +31,8 @@ BATCH_BYTES: Final = 512 * 1024
 PAGE_ENTRIES: Final = 500
 #: A Redis that does not answer for so long is away.
 TIMEOUT: Final = dt.timedelta(seconds=2)
+#: The first Redis with channels that stay on the nodes of a slot.
+SHARDED_SINCE: Final = 7
 #: How often the relay says where the log ends.
 HEAD_INTERVAL: Final = dt.timedelta(milliseconds=500)
 
@@ -83,9 +86,17 @@ class RedisLog:
         self._entries_channel = f"{self._prefix}:entries"
         self._head_channel = f"{self._prefix}:head"
         seconds = TIMEOUT.total_seconds()
-        self.redis: Redis = Redis.from_url(
-            url, socket_timeout=seconds, socket_connect_timeout=seconds, health_check_interval=0
+        place = RedisPlace.parse(url)
+        pool = place.pool(
+            ConnectionPool,
+            self._description,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            health_check_interval=0,
         )
+        self.redis: Redis = Redis.from_pool(pool)
+        self._is_cluster = place.kind == CLUSTER
+        self._version: int | None = None
         scripts = resources.files("realtime")
         self._append = self.redis.register_script((scripts / "append.lua").read_text())
         self._begin = self.redis.register_script((scripts / "begin.lua").read_text())
@@ -149,6 +160,7 @@ class RedisLog:
                     self._entries_channel,
                     json.dumps(sorted(collections)),
                     "1" if void else "0",
+                    await self._publish_command(),
                 ],
             )
         _check(refusal)
@@ -161,9 +173,10 @@ class RedisLog:
         """
         for batch in _batches(self._codec, log, last, entries):
             with away():
+                command = await self._publish_command()
                 refusal = await self._append(
                     keys=[self._description, self._stream(log)],
-                    args=[log, _id(last), *self._limits, self._entries_channel, *batch.arguments],
+                    args=[log, _id(last), *self._limits, self._entries_channel, command, *batch.arguments],
                 )
             _check(refusal)
             last = batch.last
@@ -172,14 +185,16 @@ class RedisLog:
     async def listeners(self) -> int:
         """How many workers listen to what is appended."""
         with away():
-            (_, count), *_ = await self.redis.pubsub_numsub(self._entries_channel)
+            ask = self.redis.pubsub_shardnumsub if await self._sharded() else self.redis.pubsub_numsub
+            (_, count), *_ = await ask(self._entries_channel)
         return int(count)
 
     async def announce(self, head: Head) -> None:
         """Say where the log ends, so that a lost last message is noticed."""
         text = json.dumps([head.log, head.position.ts, head.position.ordinal, head.connected])
         with away():
-            await self.redis.publish(self._head_channel, text)
+            publish = self.redis.spublish if await self._sharded() else self.redis.publish
+            await publish(self._head_channel, text)
 
     async def after(self, log: str, position: Position) -> AsyncGenerator[list[Logged], None]:
         """What follows `position`, in pages, up to the end as it is when it is reached. Raises LogTooShort."""
@@ -202,7 +217,8 @@ class RedisLog:
         pubsub = self.redis.pubsub()
         try:
             with away():
-                await pubsub.subscribe(self._entries_channel, self._head_channel)
+                subscribe = pubsub.ssubscribe if await self._sharded() else pubsub.subscribe
+                await subscribe(self._entries_channel, self._head_channel)
                 for _ in range(2):  # the confirmations
                     await pubsub.get_message(timeout=TIMEOUT.total_seconds())
             yield Messages(pubsub, self._codec, self._head_channel.encode())
@@ -210,6 +226,16 @@ class RedisLog:
             # The connection may be dead, and its end must not hide why we are here.
             with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
                 await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    async def _publish_command(self) -> str:
+        return "SPUBLISH" if await self._sharded() else "PUBLISH"
+
+    async def _sharded(self) -> bool:
+        """Whether messages stay on the nodes that have the keys. Else a Cluster carries each to all of its nodes."""
+        if self._is_cluster and self._version is None:
+            info = await self.redis.info("server")
+            self._version = int(str(info["redis_version"]).split(".")[0])
+        return self._version is not None and self._version >= SHARDED_SINCE
 
     def _stream(self, log: str) -> str:
         return f"{self._prefix}:log:{log}"
