@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from documents import PoolUse
-from realtime import RedisPlace, use_of
+from realtime import CLUSTER, RedisPlace, use_of
 
 logger = logging.getLogger("headwater.counters")
 
@@ -118,10 +118,13 @@ class Counters:
         self._away = False
         self._ask_again_at = 0.0
         if redis_url is not None:
-            # A restored or exchanged database has another id, and so counts of its own. The braces keep them on one
-            # node of a cluster, where the library's scripts need them.
-            prefix = f"{{headwater:{database_id}}}:limits"
-            self._pool = RedisPlace.parse(redis_url).pool(
+            place = RedisPlace.parse(redis_url)
+            # A restored or exchanged database has another id, and so counts of its own.
+            prefix = f"headwater:{database_id}:limits"
+            if place.kind == CLUSTER:
+                # The braces keep them on one node, where the library's scripts need them.
+                prefix = f"{{{prefix}}}"
+            self._pool = place.pool(
                 BlockingConnectionPool,
                 prefix,
                 max_connections=REDIS_CONNECTIONS,

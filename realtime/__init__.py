@@ -15,7 +15,7 @@ from realtime.manager import ConnectionManager
 from realtime.principals import Principals
 from realtime.read_cache import ReadCache
 from realtime.recovery import LogPast, OplogPast, Past, Recovery
-from realtime.redis_place import RedisPlace
+from realtime.redis_place import CLUSTER, RedisPlace
 from realtime.redis_pool import use_of
 from realtime.relay import Relay
 from realtime.roll_call import RollCall
@@ -24,6 +24,7 @@ from realtime.upkeep import Upkeep
 from realtime.views import View, ViewIndex, ViewQuery
 
 __all__ = [
+    "CLUSTER",
     "DELAY_BOUNDS",
     "FEED_MODES",
     "Connection",
