@@ -1024,7 +1024,6 @@ class Link {
     this.#tickedAt = now;
     this.#heardAt = Math.min(this.#heardAt, now);
     const silentMs = now - this.#heardAt;
-    if (!slept && silentMs > 2 * this.#heartbeatMs) return this.#lost(0);
     // After a sleep, old frames may still come.
     if (slept || silentMs > 1.2 * this.#heartbeatMs) {
       this.#become("stale");

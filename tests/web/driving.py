@@ -80,7 +80,10 @@ class Driver:
                 position = answer.headers["X-Position"]
                 local = await self.do("caughtUp", name=name, position=position, patience=patience)
                 assert local["position"] >= position
-                assert local["items"] == answer.json()["items"], (name, query)
+                ours, theirs = local["items"], answer.json()["items"]
+                place = next((n for n, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
+                told = (name, query, place, ours[(place or 0) :][:3], theirs[(place or 0) :][:3])
+                assert ours == theirs, told
                 assert local["complete"] is not answer.json()["has_next"]
         assert (await self.do("look"))["faults"] == []
 

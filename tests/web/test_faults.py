@@ -15,7 +15,7 @@ from typing import Any
 
 import jwt
 import pytest
-from bson import Decimal128, ObjectId
+from bson import ObjectId
 from pymongo import MongoClient
 
 from tests.api.conftest import Starter
@@ -252,37 +252,30 @@ async def test_deploy(tmp_path: Path, server_settings: Starter, free_port: Calla
 
 
 async def test_order_of_what_should_not_be_there(client: Driver, place: Place) -> None:
-    """Values of every type in fields of another: the order is the database's, also where a window cuts it."""
+    """Values of every type that JSON shows as such, in fields of another: the order is the database's.
+
+    (A time in a field of text reads as text, and the client cannot know better.)
+    """
     values: list[Any] = [
-        *(
-            None,
-            True,
-            False,
-            3,
-            -2.5,
-            10,
-            Decimal128("2.5"),
-            "text",
-            "Text",
-            "2020-01-01T00:00:00.000Z",
-            "",
-            [],
-            [5, "x"],
-        ),
-        *(
-            ["b", 1],
-            [[1]],
-            {"a": 1},
-            {"a": 1, "b": 2},
-            {"b": 0},
-            ObjectId(),
-            dt.datetime(2020, 1, 1, tzinfo=dt.UTC),
-            b"\0",
-        ),
-        *("\U0001f30a", "\uff5e", 2**53 - 1, "6a13", {}, [None]),
+        *(None, True, False, 3, -2.5, 10, 2**53 - 1, "text", "Text", "", "6a13", "\U0001f30a", "\uff5e", "10"),
+        *([], [5, "x"], ["b", 1], [[1]], [None], {"a": 1}, {"a": 1, "b": 2}, {"b": 0}, {"a": "1"}, {}),
     ]
-    documents = [
-        {"title": value, "slug": f"odd-{n}", "body": "odd", "created_at": value, "status": "published", "tags": []}
+    times: list[Any] = [
+        None,
+        7,
+        "yesterday",
+        dt.datetime(1969, 1, 1, tzinfo=dt.UTC),
+        dt.datetime(2040, 1, 1, tzinfo=dt.UTC),
+    ]
+    documents: list[dict[str, Any]] = [
+        {
+            "title": value,
+            "slug": f"odd-{n}",
+            "body": "odd",
+            "created_at": times[n % 5],
+            "status": "published",
+            "tags": [],
+        }
         for n, value in enumerate(values)
     ]
     documents.append({"slug": "odd", "body": "odd", "status": "published"})
