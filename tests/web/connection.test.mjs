@@ -432,8 +432,9 @@ scene("many messages keep within what a connection may send", async ({ clock, se
   const arrived = [];
   server.received.push = () => arrived.push(clock.now);
   for (let n = 0; n < 300; n++) {
-    client.live("posts", { filter: { s: n } }).close();
+    const live = client.live("posts", { filter: { s: n } });
     await clock.advance(10);
+    live.close();
   }
   await clock.advance(60_000);
   // The server's own bucket: 150, and 20 a second.
