@@ -81,7 +81,10 @@ def test_production(site: Site) -> None:
     assert environment["HEADWATER_ENVIRONMENT"] == "production"
     assert int(environment["HEADWATER_WORKERS"]) > 1
     for container in site.containers:
-        wait_until(lambda container=container: container.log.count(" serves") == int(environment["HEADWATER_WORKERS"]))  # type: ignore[misc]
+        wait_until(
+            lambda container=container: container.log.count(" serves") == int(environment["HEADWATER_WORKERS"]),
+            seconds=60,
+        )  # type: ignore[misc]
         assert container.is_healthy()
 
 
@@ -180,10 +183,10 @@ def test_stop_under_load(site: Site, mara: User) -> None:
     load = Load(site, mara)
     with watching(site.proxy, WATCHERS) as watchers:
         with load.running() as failed:
-            wait_until(lambda: len(load.titles) > 20)
+            wait_until(lambda: len(load.titles) > 20, seconds=60)
             assert site.containers[0].stop(grace) == 0
             begun = len(load.titles)
-            wait_until(lambda: len(load.titles) > begun + 20)
+            wait_until(lambda: len(load.titles) > begun + 20, seconds=60)
         assert failed == []
         for watcher in watchers:
             watcher.read_all(set(load.titles))
