@@ -92,6 +92,7 @@ from documents.pools import PoolUse
 from documents.positions import Position, PositionCodec
 from documents.preconditions import NO_PRECONDITIONS, Preconditions, parse_tags
 from documents.public import (
+    FOREIGN_ID,
     INVALID,
     PublicForm,
     changed_fields,
@@ -121,6 +122,7 @@ __all__ = [
     "BOOKKEEPING",
     "BY_ID",
     "EVERYTHING",
+    "FOREIGN_ID",
     "INVALID",
     "MAX_FILES",
     "MAX_VALUES",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pymongo.errors import OperationFailure
@@ -103,7 +104,7 @@ class Aggregates:
         else:
             pipeline.append({"$group": {"_id": "$value"}})
         pipeline += [{"$sort": {"_id": 1}}, {"$limit": limit + 1}]
-        public = public_id if field.path == "_id" else public_value
+        public = partial(public_id, kind=resource.id_kind) if field.path == "_id" else public_value
 
         def row(stored: Mapping[str, Any]) -> dict[str, Any]:
             value = {"value": public(stored.get("_id"))}

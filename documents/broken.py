@@ -38,6 +38,7 @@ class BrokenDocuments:
     def __init__(self, registry: Registry) -> None:
         self.counts: dict[str, int] = {resource.name: 0 for resource in registry}
         self._validities = {resource.name: Validity(json_schema(resource)) for resource in registry}
+        self._id_kinds = {resource.name: resource.id_kind for resource in registry}
         self._known: OrderedDict[Hashable, None] = OrderedDict()
         self._lock = threading.Lock()
         self._minute, self._lines, self._unnamed = 0.0, 0, 0
@@ -49,7 +50,7 @@ class BrokenDocuments:
         return found
 
     def _note(self, name: str, stored: Mapping[str, Any], faults: Sequence[str]) -> None:
-        document_id = public_id(stored.get("_id"))
+        document_id = public_id(stored.get("_id"), self._id_kinds[name])
         key = (name, document_id, repr(stored.get("revision")), tuple(faults))
         with self._lock:
             if key in self._known:

@@ -14,11 +14,11 @@ from typing import Any
 
 from documents.access import Principal
 from documents.errors import DatabaseAway, DocumentsError, InvalidInput
-from documents.ids import parse_id
+from documents.ids import parse_id, parse_new_id
 from documents.patches import PatchKind
 from documents.positions import Position
 from documents.preconditions import NO_PRECONDITIONS, Preconditions
-from documents.resources import RESERVED_IDS, ResourceClass
+from documents.resources import ResourceClass
 from documents.store import Found, Store
 from documents.transactions import Transaction, transact
 
@@ -158,6 +158,5 @@ def _id_of(resource: ResourceClass, operation: Operation) -> Any:
     """The id that the operation names; None for none. Raises InvalidInput."""
     if operation.id_text is None:
         return None
-    if operation.verb is Verb.CREATE and operation.id_text in RESERVED_IDS:
-        raise InvalidInput.at("path", "id", msg=f"`{operation.id_text}` is never an id", type="reserved")
-    return parse_id(resource, operation.id_text)
+    parse = parse_new_id if operation.verb is Verb.CREATE else parse_id
+    return parse(resource, operation.id_text)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from bson import ObjectId
-from bson.errors import InvalidId
+from bson import Binary, DatetimeMS, Decimal128, MaxKey, MinKey, ObjectId, Timestamp, json_util
+from bson.errors import BSONError
 
 from documents.errors import InvalidInput
 from documents.input import MAX_INTEGER
-from documents.resources import ResourceClass
+from documents.public import EXTENDED_JSON, FOREIGN_ID, public_id
+from documents.resources import MAX_ID, RESERVED_IDS, ResourceClass
 from documents.shapes import Kind
+
+_MAX_FOREIGN = 4_000
+_ID_TYPES = (
+    str, bool, int, float, bytes, ObjectId, uuid.UUID, dt.datetime, DatetimeMS, Decimal128, Binary, Timestamp, MinKey,
+    MaxKey, type(None),
+)  # fmt: skip
 
 
 def new_id(resource: ResourceClass) -> Any:
@@ -62,10 +70,24 @@ def _fitting(resource: ResourceClass, object_id: ObjectId, other: uuid.UUID) -> 
     raise InvalidInput.at("body", "id", msg="choose an id and create the document with PUT", type="missing")
 
 
+def parse_new_id(resource: ResourceClass, text: str) -> Any:
+    """An id from a URL for a document that is to be created under it. Raises InvalidInput for one it cannot have."""
+    if text in RESERVED_IDS:
+        raise InvalidInput.at("path", "id", msg=f"`{text}` is never an id", type="reserved")
+    if text.startswith(FOREIGN_ID):
+        raise InvalidInput.at("path", "id", msg=f"the id of a new document is a valid {resource.id_kind}", type="id")
+    return parse_id(resource, text)
+
+
 def parse_id(resource: ResourceClass, text: str) -> Any:
-    """An id from a URL, by the declared type of the class's `_id`. Raises InvalidInput for one it cannot be."""
-    kind = resource.fields["_id"].type.kind
+    """An id from a URL: of the type that the class declares, or in the form that `public_id` gives to all others.
+
+    Raises InvalidInput for one that no document can have.
+    """
+    kind = resource.id_kind
     try:
+        if text.startswith(FOREIGN_ID):
+            return _foreign(text, kind)
         match kind:
             case Kind.OBJECT_ID:
                 return ObjectId(text)
@@ -82,8 +104,28 @@ def parse_id(resource: ResourceClass, text: str) -> Any:
                 return number
             case _:
                 text.encode()  # half of a surrogate pair raises a ValueError
-                if not text or len(text) > 200 or "\0" in text:
+                if not text or len(text) > MAX_ID or "\0" in text:
                     raise ValueError
                 return text
-    except (InvalidId, ValueError):
+    except (BSONError, ValueError):
         raise InvalidInput.at("path", "id", msg=f"the id is not a valid {kind}", type="id") from None
+
+
+def _foreign(text: str, kind: Kind) -> Any:
+    """The id of another type than `kind` that `text` is the public form of. Raises ValueError."""
+    if len(text) > _MAX_FOREIGN:
+        raise ValueError
+    try:
+        value = json_util.loads(text.removeprefix(FOREIGN_ID), json_options=EXTENDED_JSON)
+        # One address for each id, and none for what would be an operator or a pattern in a query.
+        if not _can_be_id(value) or public_id(value, kind) != text:
+            raise ValueError
+    except (TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
+        raise ValueError from None
+    return value
+
+
+def _can_be_id(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(not name.startswith("$") and _can_be_id(inner) for name, inner in value.items())
+    return isinstance(value, _ID_TYPES)

@@ -61,7 +61,9 @@ async def count_broken(database: Database, registry: Registry, *, ids: int) -> l
             count = await collection.count_documents(broken)
             first = await collection.find(broken, {"_id": 1}).limit(ids).to_list(ids) if count else []
         if count:
-            found.append(BrokenCount(resource.name, count, tuple(public_id(stored["_id"]) for stored in first)))
+            found.append(
+                BrokenCount(resource.name, count, tuple(public_id(stored["_id"], resource.id_kind) for stored in first))
+            )
     return found
 
 
@@ -82,7 +84,12 @@ async def broken_documents(database: Database, resource: ResourceClass) -> Async
 
 
 async def _explained(database: Database, resource: ResourceClass, batch: Sequence[Stored]) -> list[BrokenDocument]:
-    found = {public_id(stored["_id"]): BrokenDocument(resource.name, public_id(stored["_id"])) for stored in batch}
+    found = {
+        public_id(stored["_id"], resource.id_kind): BrokenDocument(
+            resource.name, public_id(stored["_id"], resource.id_kind)
+        )
+        for stored in batch
+    }
     collection = database.collection(resource.name)
 
     async def failing(ids: Sequence[Any], schema: Schema) -> list[Any]:
@@ -107,12 +114,14 @@ async def _explained(database: Database, resource: ResourceClass, batch: Sequenc
             elif keyword == "required":
                 for name in demand:
                     for document_id in await failing(ids, within({"required": [name]})):
-                        found[public_id(document_id)].breaches.append(Breach(prefix + name, "it is missing"))
+                        found[public_id(document_id, resource.id_kind)].breaches.append(
+                            Breach(prefix + name, "it is missing")
+                        )
             elif keyword == "additionalProperties" and path:
                 rules = {"properties": declared, "additionalProperties": False}
                 for document_id in await failing(ids, within(rules)):
                     reason = "it has fields that nobody declared"
-                    found[public_id(document_id)].breaches.append(Breach(path, reason))
+                    found[public_id(document_id, resource.id_kind)].breaches.append(Breach(path, reason))
             elif keyword in _REASONS:
                 flag = f"exclusive{keyword.capitalize()}"
                 rules = {name: schema[name] for name in (keyword, flag) if name in schema}
@@ -120,11 +129,13 @@ async def _explained(database: Database, resource: ResourceClass, batch: Sequenc
                 if flag in rules:
                     reason += ", which is excluded"
                 for document_id in await failing(ids, within(rules)):
-                    found[public_id(document_id)].breaches.append(Breach(path, reason))
+                    found[public_id(document_id, resource.id_kind)].breaches.append(Breach(path, reason))
 
     for stored in batch:
         undeclared = [name for name in stored["names"] if name not in resource.fields]
-        found[public_id(stored["_id"])].breaches.extend(Breach(name, "there is no such field") for name in undeclared)
+        found[public_id(stored["_id"], resource.id_kind)].breaches.extend(
+            Breach(name, "there is no such field") for name in undeclared
+        )
     if batch:
         await judge([stored["_id"] for stored in batch], json_schema(resource), "", lambda rules: rules)
     # Who repaired one meanwhile has none left.

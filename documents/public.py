@@ -13,13 +13,15 @@ import re
 import uuid
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import orjson
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp, json_util
 from bson.binary import UUID_SUBTYPE
+from bson.codec_options import DatetimeConversion
 
-from documents.resources import BOOKKEEPING, KEPT_BY_SERVER
+from documents.resources import BOOKKEEPING, KEPT_BY_SERVER, MAX_ID, RESERVED_IDS
 from documents.shapes import Field, Fields, FieldType, Kind
 
 Converter = Callable[[Any], Any]
@@ -159,28 +161,67 @@ def _merged(objects: list[Fields]) -> Fields:
     return merged
 
 
-def public_id(value: Any) -> str:
-    """A document's `_id` as a string.
+#: Begins the public form of an id of another type than its class declares.
+FOREIGN_ID = "~"
+EXTENDED_JSON = json_util.JSONOptions(
+    json_mode=json_util.JSONMode.CANONICAL,
+    uuid_representation=UUID_SUBTYPE,
+    tz_aware=True,
+    tzinfo=dt.UTC,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+)
 
-    Ids of types that no class declares, which only a direct write makes, are in canonical extended JSON, so that two
-    different ids never look alike.
+
+def public_id(value: Any, kind: Kind) -> str:
+    """The `_id` of a document, whose class declares ids of `kind`, as a string that can stand in a path.
+
+    An id of another type, which only a direct write makes, is a `~` and its canonical extended JSON; so is a text that
+    cannot be a segment of a path. Two different ids never look alike.
     """
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, ObjectId | uuid.UUID) or (isinstance(value, int) and not isinstance(value, bool)):
-        return str(value)
     if isinstance(value, Binary) and value.subtype == UUID_SUBTYPE and len(value) == 16:
-        return str(value.as_uuid())
-    return json_util.dumps(value, json_options=json_util.CANONICAL_JSON_OPTIONS)
+        value = value.as_uuid()
+    match kind:
+        case Kind.OBJECT_ID if isinstance(value, ObjectId):
+            return str(value)
+        case Kind.UUID if isinstance(value, uuid.UUID):
+            return str(value)
+        case Kind.INTEGER if (number := _whole(value)) is not None:
+            return str(number)
+        case Kind.STRING if isinstance(value, str) and _is_segment(value):
+            return str(value)
+    # Within JSON's texts alone can there be a slash, and there it may be written like this.
+    return FOREIGN_ID + json_util.dumps(value, json_options=EXTENDED_JSON).replace("/", "\\u002f")
+
+
+def _whole(value: Any) -> int | None:
+    """The integer that MongoDB holds to be the same as `value`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) <= 2**53 else None
+    if isinstance(value, Decimal128):
+        number = value.to_decimal()
+        return int(number) if number.is_finite() and abs(number) <= 2**53 and number == int(number) else None
+    return None
+
+
+def _is_segment(text: str) -> bool:
+    if not 0 < len(text) <= MAX_ID or text in RESERVED_IDS or text in (".", ".."):
+        return False
+    return not text.startswith(FOREIGN_ID) and "/" not in text and "\0" not in text
 
 
 def _object_converter(fields: Fields) -> Converter:
-    converters = [(f.name, f.public, public_id if f.name == "_id" else _converter(f.type)) for f in fields.values()]
+    converters = [(f.name, f.public, _id_converter(f) or _converter(f.type)) for f in fields.values()]
 
     def convert(document: Mapping[str, Any]) -> dict[str, Any]:
         return {public: convert(document[name]) for name, public, convert in converters if name in document}
 
     return convert
+
+
+def _id_converter(field: Field) -> Converter | None:
+    return partial(public_id, kind=field.type.kind) if field.name == "_id" else None
 
 
 class PublicForm:

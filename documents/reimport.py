@@ -6,7 +6,7 @@ from typing import Any
 
 from documents.access import Principal
 from documents.errors import DocumentRefused, Fault, InvalidInput
-from documents.ids import parse_id
+from documents.ids import parse_new_id
 from documents.markers import SetOnCreate
 from documents.public import INVALID
 from documents.resources import RESERVED_IDS, ResourceClass
@@ -39,7 +39,7 @@ def as_new(resource: ResourceClass, principal: Principal, line: Any) -> tuple[An
 def _id_of(resource: ResourceClass, value: Any) -> Any:
     try:
         if isinstance(value, str) and value not in RESERVED_IDS:
-            return parse_id(resource, value)
+            return parse_new_id(resource, value)
     except InvalidInput as error:
         raise DocumentRefused([Fault(("body", "id"), fault.msg, fault.type) for fault in error.faults]) from None
     raise DocumentRefused([Fault(("body", "id"), "this is never an id", "id")])

@@ -43,6 +43,9 @@ _OF_ANSWERS = {
 RESERVED_NAMES = frozenset({"auth", "ws", "schemas", "admin", "files", "api-keys"})
 RESERVED_IDS = frozenset({"bulk", "distinct", "reports", "import"})
 
+#: How long a text can be that is an id.
+MAX_ID = 200
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _CACHED_PRINCIPALS = 2_000
 #: What can stand in a URL.
@@ -173,6 +176,11 @@ class ResourceClass:
         if taken := sorted(AUTHORSHIP & (declared | aliases)):
             msg = "the server keeps this field; choose another name, and say who sees it by `Resource(authorship=…)`"
             raise DeclarationError(f"{self.label}.{taken[0]}: {msg}")
+
+    @property
+    def id_kind(self) -> Kind:
+        """The type that the class declares for its ids."""
+        return self.fields["_id"].type.kind
 
     def visible(self, roles: frozenset[str]) -> Fields:
         """The fields that a caller with `roles` may see, keyed by stored name."""

@@ -104,7 +104,7 @@ class Selection:
 
         async def work(ids: Iterator[Any]) -> None:
             for document_id in ids:
-                id_text = public_id(document_id)
+                id_text = public_id(document_id, resource.id_kind)
                 # Patches compute without waiting for anything, and others want the event loop too.
                 await asyncio.sleep(0)
                 try:
@@ -123,7 +123,7 @@ class Selection:
                         for other in ids:
                             selected.failures += 1
                             if len(selected.failed) < MAX_NAMED:
-                                selected.failed.append((public_id(other), error))
+                                selected.failed.append((public_id(other, resource.id_kind), error))
 
         async with asyncio.TaskGroup() as group:
             for _ in range(_WRITERS):

@@ -22,19 +22,19 @@ from documents.contention import Attempts
 from documents.database import Database, Session, Stored, driver_errors
 from documents.derived import Derivations
 from documents.editing import Editor
-from documents.errors import ConditionMissing, DocumentRefused, Duplicate, Forbidden, InvalidInput, NotFound, Stale
+from documents.errors import ConditionMissing, DocumentRefused, Duplicate, Forbidden, NotFound, Stale
 from documents.filters import NOTHING, DocumentTest
 from documents.forms import Forms, forms_of
-from documents.ids import new_id, parse_id
+from documents.ids import new_id, parse_id, parse_new_id
 from documents.input import parse_values, refuse_unknown, to_python
 from documents.json_patches import JsonPatch
 from documents.operators import OperatorPatch
 from documents.patches import MergePatch, Patch, PatchKind
 from documents.positions import Position
 from documents.preconditions import NO_PRECONDITIONS, Preconditions
-from documents.public import PublicForm
+from documents.public import PublicForm, public_id
 from documents.refusals import masking, refusing
-from documents.resources import RESERVED_IDS, Registry, ResourceClass
+from documents.resources import Registry, ResourceClass
 from documents.revisions import first_revision, is_revised, next_revision
 from documents.transactions import Conflicted, Transaction
 
@@ -71,7 +71,7 @@ class Store:
         self._public: dict[tuple[str, frozenset[str]], PublicForm] = {}
         # Writers of this process queue here instead of colliding in the database. Collisions with other processes
         # remain, and the conditional write settles them.
-        self._writers: weakref.WeakValueDictionary[tuple[str, Any], asyncio.Lock] = weakref.WeakValueDictionary()
+        self._writers: weakref.WeakValueDictionary[tuple[str, str], asyncio.Lock] = weakref.WeakValueDictionary()
 
     def forms(self, resource: ResourceClass) -> Forms:
         """The pydantic models of the resource's public forms."""
@@ -159,9 +159,7 @@ class Store:
         DocumentRefused, Duplicate, Contended.
         """
         if preconditions.must_be_absent:
-            document_id = parse_id(resource, id_text)
-            if id_text in RESERVED_IDS:
-                raise InvalidInput.at("path", "id", msg=f"`{id_text}` is never an id", type="reserved")
+            document_id = parse_new_id(resource, id_text)
             return await self._create_under(resource, principal, body, document_id), True
         values = self._parse(resource, principal, body)
         writable = resource.writable(principal.roles)
@@ -336,7 +334,8 @@ class Store:
         stored already, it is passed over.
         """
         undeclared = {name: value for name, value in read.items() if name not in resource.fields}
-        candidate, key = new | undeclared, (resource.name, read["_id"])
+        candidate = new | undeclared
+        key = (resource.name, public_id(read["_id"], resource.id_kind))
         unvalidated = within is not None and key in within.unvalidated
         try:
             with refusing(resource):
@@ -380,7 +379,7 @@ class Store:
         """Hold back this process's other writers of these documents."""
         async with contextlib.AsyncExitStack() as held:
             # In one order for everybody, so that two who want several never wait for each other.
-            for document_id in sorted(set(document_ids), key=repr):
-                lock = self._writers.setdefault((resource.name, document_id), asyncio.Lock())
+            for id_text in sorted({public_id(document_id, resource.id_kind) for document_id in document_ids}):
+                lock = self._writers.setdefault((resource.name, id_text), asyncio.Lock())
                 await held.enter_async_context(lock)
             yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -34,7 +34,7 @@ class Transaction:
     """One attempt. `unvalidated` are documents whose undeclared fields the validator has refused in an earlier one."""
 
     session: Session
-    unvalidated: set[Any] = field(default_factory=set)
+    unvalidated: set[tuple[str, str]] = field(default_factory=set)
 
     async def pause(self) -> None:
         """A single write of a transaction cannot be made again by itself. Raises Conflicted."""
@@ -50,7 +50,7 @@ async def transact(database: Database, work: Callable[[Transaction], Awaitable[_
     """
     if database.in_memory:
         raise InvalidInput.at("body", "atomic", msg="a database in memory has no transactions", type="unsupported")
-    attempts, unvalidated = Attempts(), set[Any]()
+    attempts, unvalidated = Attempts(), set[tuple[str, str]]()
     while True:
         try:
             # Leaving the session's block ends a transaction that is still open.

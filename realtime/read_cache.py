@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from documents import (
+    FOREIGN_ID,
     Change,
     Entry,
     Found,
@@ -92,8 +93,11 @@ class ReadCache:
         async def read() -> Found:
             return await self._store.get(resource, id_text, principal)
 
+        if id_text.startswith(FOREIGN_ID):
+            # MongoDB finds by equal numbers of any type, which the feed would tell of under another name.
+            return await read()
         # As the feed spells it: an address may have other capitals.
-        document_id = public_id(parse_id(resource, id_text))
+        document_id = public_id(parse_id(resource, id_text), resource.id_kind)
         return await self._through(resource, document_id, (), principal, reader, read)
 
     async def page(self, resource: ResourceClass, query: ListQuery, principal: Principal, reader: str) -> Page:
@@ -127,7 +131,8 @@ class ReadCache:
         """A listener of the feed."""
         self._moved_at = time.monotonic()
         if isinstance(entry, Change):
-            document_id = public_id(entry.document_id)
+            resource = self._store.registry.get(entry.collection)
+            document_id = public_id(entry.document_id, resource.id_kind) if resource is not None else None
             for reading in self._readings:
                 if reading.collection == entry.collection and reading.document_id in (None, document_id):
                     reading.stale = True

@@ -101,7 +101,7 @@ class View:
             view=self.id,
             op=op,
             resource=self.resource.name,
-            id=public_id(change.document_id),
+            id=public_id(change.document_id, self.resource.id_kind),
             position=self.positions.encode(change.position),
             at=change.at,
             document=document,

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from documents import PublicForm, ResourceClass, changed_fields, encode_json, public_id, public_value, rfc3339
 from documents.database import CODEC
 from documents.input import to_python
-from documents.shapes import fields_of
+from documents.shapes import Kind, fields_of
 from documents.sorting import order_key
 from tests.documents.classes import ADMIN, ANN, Note, Specimen
 
@@ -159,11 +159,22 @@ def test_values_of_each_type() -> None:
 
 def test_ids_are_strings_and_never_alike() -> None:
     """Whatever a direct write used as `_id`, two ids have two names."""
-    ids = [ObjectId(), uuid.uuid4(), 5, "a", float("nan"), None, True, [1], [1, 2], {"a": 1}, Timestamp(1, 1), b"x"]
-    names = [public_id(id) for id in ids]
-    assert all(isinstance(name, str) for name in names)
-    assert len(set(names)) == len(ids)
-    assert names[:4] == [str(ids[0]), str(ids[1]), "5", "a"]
+    ids = [
+        ObjectId(), uuid.uuid4(), 5, "a", float("nan"), None, True, [1], [1, 2], {"a": 1}, Timestamp(1, 1), b"x", "5",
+        "null", "~5", "a/b", "bulk", "", "..",
+    ]  # fmt: skip
+    ids += [str(ids[0]), str(ids[1])]
+    for kind, plain in (
+        (Kind.OBJECT_ID, [0]),
+        (Kind.UUID, [1]),
+        (Kind.INTEGER, [2]),
+        (Kind.STRING, [3, 12, 13, 19, 20]),
+    ):
+        names = [public_id(id, kind) for id in ids]
+        assert len(set(names)) == len(ids)
+        assert [place for place, name in enumerate(names) if not name.startswith("~")] == plain
+        assert all(names[place] == str(ids[place]) for place in plain)
+        assert not any("/" in name for name in names)
 
 
 def test_what_changed() -> None:
