@@ -79,13 +79,10 @@ def test_production(site: Site) -> None:
     """The containers run in production with several workers each, as the compose file says; the health check agrees."""
     environment = services(ENV_FILE)["api"]["environment"]
     assert environment["HEADWATER_ENVIRONMENT"] == "production"
-    assert int(environment["HEADWATER_WORKERS"]) > 1
-    for container in site.containers:
-        wait_until(
-            lambda container=container: container.log.count(" serves") == int(environment["HEADWATER_WORKERS"]),
-            seconds=60,
-        )  # type: ignore[misc]
-        assert container.is_healthy()
+    workers = int(environment["HEADWATER_WORKERS"])
+    assert workers > 1
+    wait_until(lambda: all(each.log.count(" serves") == workers for each in site.containers), seconds=60)
+    assert all(container.is_healthy() for container in site.containers)
 
 
 def test_foreign_host(site: Site) -> None:
