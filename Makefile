@@ -13,7 +13,7 @@ NODE := tests/node/node_modules
 
 .DEFAULT_GOAL := help
 .SHELLFLAGS := -ec
-.PHONY: help run demo test check format fuzz chaos bench constraints clean
+.PHONY: help run demo test check format fuzz chaos bench screenshots constraints clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,9 @@ chaos: $(VENV)/.test ## look for a broken promise under faults (MINUTES=30 for l
 
 bench: $(VENV)/.test ## measure delays and costs, and print them with the machine
 	@exec $(BIN)/python -m benchmarks.delivery
+
+screenshots: $(VENV)/.test ## make the pictures of docs/images anew (needs a Chromium)
+	@exec $(BIN)/python -m tests.e2e.screenshots
 
 constraints: ## write constraints.txt anew from the newest versions that pyproject.toml allows
 	@.ci/constraints

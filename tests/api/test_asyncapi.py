@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import operator
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +19,7 @@ from jsonschema import Draft7Validator
 from api.asyncapi import CLIENT_MODELS, EXAMPLES, SERVER_MODELS, message_type
 from realtime import protocol
 from realtime.protocol import parse_client_message
-from tests.api.servers import Server, User, live
+from tests.api.servers import ROOT, Server, User, environment, live
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +29,48 @@ def description(server: Server) -> dict[str, Any]:
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     document: dict[str, Any] = answer.json()
     return document
+
+
+@pytest.fixture(scope="module")
+def specification() -> Draft7Validator:
+    """AsyncAPI's own JSON Schema of version 3.0."""
+    path = ROOT / "tests/node/node_modules/@asyncapi/specs/schemas/3.0.0.json"
+    if not path.exists():
+        pytest.skip("the schema of AsyncAPI is not installed; `make test` does it, where there is npm")
+    return Draft7Validator(json.loads(path.read_text()))
+
+
+def test_document_is_asyncapi(specification: Draft7Validator, description: dict[str, Any]) -> None:
+    """It is valid by the specification's schema."""
+    assert [f"{list(e.absolute_path)}: {e.message[:200]}" for e in specification.iter_errors(description)] == []
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [("operations.ping.action", "shout"), ("channels.live.addres", "/ws"), ("components.messages.ping.payload", 5)],
+)
+def test_document_that_is_not_asyncapi(
+    specification: Draft7Validator, description: dict[str, Any], place: str, wrong: object
+) -> None:
+    """The schema refuses it: the test above can fail."""
+    spoilt = copy.deepcopy(description)
+    *parents, last = place.split(".")
+    functools.reduce(operator.getitem, parents, spoilt)[last] = wrong
+    assert not specification.is_valid(spoilt)
+
+
+def test_document_of_the_command_line(description: dict[str, Any], tmp_path: Path) -> None:
+    """`python main.py asyncapi` prints the same, but for the address; it needs no database."""
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, str(ROOT / "main.py"), "asyncapi"],
+        cwd=tmp_path,
+        env=environment({}),
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    printed = json.loads(done.stdout)
+    assert printed | {"servers": 0} == description | {"servers": 0}
 
 
 def validator(description: dict[str, Any], message: str) -> Draft7Validator:

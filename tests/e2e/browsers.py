@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, 
 from tests.api.servers import PASSWORD, Server
 
 #: How long a page may take for what it does at once, on a machine that does other things, too.
-PATIENCE_MS = 15_000
+PATIENCE_MS = 60_000
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 #: No sandbox: tests may run as root, where Chromium has none. It only ever visits our own pages.
 OPTIONS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]

@@ -17,7 +17,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, expect
 
-from tests.api.servers import ADMIN_EMAIL, PASSWORD, ROOT, Server, environment, serving
+from tests.api.servers import ADMIN_EMAIL, PASSWORD, ROOT, Server, environment, serving, wait_until
 from tests.conftest import find_free_port
 from tests.e2e.browsers import Dashboard, browsing, chromium
 
@@ -27,6 +27,8 @@ PHONE: Any = {"width": 390, "height": 760}
 #: So long the demo runs before a picture, for a table and a log that tell something.
 SETTLE_MS = 6_000
 SEED = "7"
+#: Of those, the demo begins with a few more.
+COMMENTS = 170
 
 
 @contextlib.contextmanager
@@ -46,6 +48,9 @@ def demonstrated(directory: Path) -> Iterator[Server]:
             stdout=subprocess.DEVNULL,
         )
         try:
+            # It fills the posts first, then the comments.
+            api = server.client(server.login(ADMIN_EMAIL))
+            wait_until(lambda: api.get("/comments", params={"count": "exact"}).json()["total"] > COMMENTS, seconds=120)
             yield server
         finally:
             demo.terminate()
