@@ -135,8 +135,9 @@ export class Grid extends EventTarget {
       const there = new Set(this.#rows.map((row) => row.id));
       this.#shown = [...this.#rows];
       for (const [id, ghost] of [...this.#leaving].sort(([, one], [, other]) => one.index - other.index)) {
-        if (ghost.until <= now || there.has(id)) this.#leaving.delete(id);
-        else this.#shown.splice(Math.min(ghost.index, this.#shown.length), 0, ghost.document);
+        // The event comes before the result without the row.
+        if (ghost.until <= now) this.#leaving.delete(id);
+        else if (!there.has(id)) this.#shown.splice(Math.min(ghost.index, this.#shown.length), 0, ghost.document);
       }
     }
     const height = this.#rowHeight;
