@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import secrets
 import shutil
 import signal
 import time
@@ -18,6 +17,7 @@ from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from realtime.relay import LEASE
+from tests.chaos.absences import Absences
 from tests.chaos.clients import Client
 from tests.chaos.failover import failover
 from tests.chaos.ledger import Ledger
@@ -31,11 +31,6 @@ SHORT_SECONDS = (0.3, 2.0)
 #: So few changes make the oplog forget, when it is made short.
 SHORT_OPLOG = 200
 EFFECT_SECONDS = 30
-#: Longer than a server waits for a client that takes nothing.
-STUCK_SECONDS = 12.0
-TOLD_SECONDS = 8.0
-ABSENCES = 6
-FLOOD_BYTES, FLOOD_DOCUMENTS = 20_000, 60
 
 Fault = Callable[[], Awaitable[None]]
 
@@ -55,7 +50,7 @@ class Faults:
         self._site = site
         self._ledger = ledger
         self._chance = chance
-        self._absent = tuple(absent)
+        absences = Absences(site, ledger, absent)
         self._quiet = asyncio.Lock()
         self.of_workers: list[Fault] = [
             self.worker_killed,
@@ -84,7 +79,7 @@ class Faults:
             self.history_lost,
             self.collection_dropped,
         ]
-        self.of_clients: list[Fault] = [self.consumers_slow, self.consumers_stuck]
+        self.of_clients: list[Fault] = [absences.consumers_slow, absences.consumers_stuck]
 
     @property
     def kinds(self) -> list[str]:
@@ -354,54 +349,3 @@ class Faults:
         """A collection is dropped by hand."""
         with contextlib.suppress(PyMongoError, RedisError):
             await self._site.db["scratches"].drop()
-
-    # -- clients ---------------------------------------------------------------------------------------------
-
-    async def consumers_slow(self) -> None:
-        """Some clients read nothing for a while, and then go on: what did not fit is lost to them, and they hear so."""
-        await self._absence(lambda: self._ledger.resets["lagging"], "a client that reads too slowly is not told", 0.5)
-
-    async def consumers_stuck(self) -> None:
-        """Some clients read nothing for longer than the server waits for them, which closes their connections."""
-        await self._absence(lambda: self._ledger.given_up, "a client that reads nothing is kept", STUCK_SECONDS)
-
-    async def _absence(self, told: Callable[[], int], what: str, seconds: float) -> None:
-        """Let the absent clients read nothing, flood them, and see that one of them is `told`."""
-        before = told()
-        # A fault of the workers may end a connection before it lags.
-        for _ in range(ABSENCES):
-            await self._are_live(self._absent)
-            for client in self._absent:
-                client.gate.clear()
-            try:
-                await self._flood()
-                await asyncio.sleep(seconds)
-            finally:
-                for client in self._absent:
-                    client.gate.set()
-            with contextlib.suppress(TimeoutError):
-                await until(lambda: told() > before, what, TOLD_SECONDS)
-                return
-        raise TimeoutError(what)
-
-    @staticmethod
-    async def _are_live(clients: Sequence[Client]) -> None:
-        """Wait until they are, but not for ever: something else may be wrong."""
-        with contextlib.suppress(TimeoutError):
-            await until(lambda: all(client.ready for client in clients), "clients are not live", EFFECT_SECONDS)
-
-    async def _flood(self) -> None:
-        """Insert more than waits on the way to a client and in its outbox, and delete it."""
-        readings = self._site.db["readings"]
-        book = {"revision": 1, "created_at": now(), "updated_at": now(), "grade": 0, "owner_id": ObjectId()}
-        more = {"group": "heavy", "tags": [], "status": "open", "value": -1}
-        left = FLOOD_DOCUMENTS
-        while left:
-            try:
-                # Random, because messages are compressed.
-                await readings.insert_one(more | book | {"note": secrets.token_hex(FLOOD_BYTES // 2)})
-                left -= 1
-            except PyMongoError:  # the database has a fault of its own
-                await asyncio.sleep(0.2)
-        with contextlib.suppress(PyMongoError):
-            await readings.delete_many({"group": "heavy"})
