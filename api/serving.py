@@ -163,17 +163,19 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Close all connections; after a while also those whose clients do not take what is still to be sent."""
-        aborting = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._abort_closing)
+        aborting = asyncio.create_task(self._abort_closing())
         try:
             await super().shutdown(sockets)
         finally:
             aborting.cancel()
 
-    def _abort_closing(self) -> None:
-        for connection in list(self.server_state.connections):
-            transport = connection.transport
-            if transport.is_closing():
-                transport.abort()
+    async def _abort_closing(self) -> None:
+        while True:
+            # Again and again: an answer that is broken off is closed only then.
+            await asyncio.sleep(FLUSH_SECONDS)
+            for connection in list(self.server_state.connections):
+                if connection.transport.is_closing():
+                    connection.transport.abort()
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
