@@ -28,6 +28,9 @@ WATCHDOG_SECONDS = 50
 CONNECT_SECONDS = 10
 BACKOFF_MIN, BACKOFF_MAX = 0.1, 2.0
 NO_STATUS = 1005
+#: 1011 is what uvicorn says of a client that answers no ping for 20 s. The code is lost where the client had sent
+#: something that the server did not read any more.
+_TOO_SLOW = frozenset({"closed with 4008", "closed with 1011", f"closed with {NO_STATUS}"})
 #: A worker may be so late to hear that an account may sign in again.
 NEWS_SECONDS = 30
 #: Of a client that is absent now and then, so that what it does not take waits at the server and not on the way.
@@ -191,8 +194,7 @@ class Client:
                     watched.forget()
             except ConnectionClosed as closed:
                 why = f"closed with {closed.rcvd.code if closed.rcvd else NO_STATUS}"
-                # The code is lost where the client had sent something that the server did not read any more.
-                given_up = self.temper.may_lag and why in ("closed with 4008", f"closed with {NO_STATUS}")
+                given_up = self.temper.may_lag and why in _TOO_SLOW
                 self.ledger.given_up += given_up and self.temper is Temper.ABSENT
                 if why != "closed with 4000" and not given_up:
                     self._blame(why)

@@ -6,8 +6,11 @@ The exit code is 1 when a mutation was not noticed. Name some to try those alone
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -106,9 +109,18 @@ def noticed(mutation: Mutation, arguments: list[str], log: Path) -> tuple[int, s
         mutation.apply(root)
         command = [sys.executable, "-m", "tests.chaos", "--directory", str(Path(folder) / "run"), *arguments]
         with log.open("wb") as output:
-            subprocess.run(  # noqa: S603 - our own program
-                command, cwd=root, stdout=output, stderr=output, timeout=RUN_SECONDS, check=False
+            # A session of its own, so that nothing of it is left if it does not end.
+            running = subprocess.Popen(  # noqa: S603 - our own program
+                command, cwd=root, stdout=output, stderr=output, start_new_session=True
             )
+            try:
+                running.wait(RUN_SECONDS)
+            except subprocess.TimeoutExpired:
+                pass
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(running.pid, signal.SIGKILL)
+                running.wait()
     report = log.read_text()
     found = re.search(r"(\d+) violations \(", report)
     # A fault that does not come off, or a line in a log, is no broken promise to a client.
