@@ -28,8 +28,7 @@ WATCHDOG_SECONDS = 50
 CONNECT_SECONDS = 10
 BACKOFF_MIN, BACKOFF_MAX = 0.1, 2.0
 NO_STATUS = 1005
-#: 1011 is what uvicorn says of a client that answers no ping for 20 s. The code is lost where the client had sent
-#: something that the server did not read any more.
+#: 1011: it answered no ping for 20 s. No code: lost, because it had sent what the server did not read any more.
 _TOO_SLOW = frozenset({"closed with 4008", "closed with 1011", f"closed with {NO_STATUS}"})
 #: A worker may be so late to hear that an account may sign in again.
 NEWS_SECONDS = 30
@@ -367,7 +366,7 @@ class EventStreamClient(Client):
                 return
             self._heard(patience)
             left = await self._read(answer, patience)
-            if not left and not self._told_why and not self.temper.may_lag:
+            if not (left or self._told_why or self.temper.may_lag):
                 self._blame("the stream ended without a word")
 
     async def _read(self, answer: httpx.Response, patience: asyncio.Timeout) -> bool:
