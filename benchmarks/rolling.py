@@ -59,6 +59,9 @@ async def measure(folder: Path, count: int, rolls: int, program: tuple[str, ...]
         try:
             await until(lambda: _count(folder, "Stop with Ctrl-C") == 1, "the server serves")
             return await _rolled(folder, port, database, server, count, rolls)
+        except TimeoutError:
+            sys.stderr.write((folder / "server.log").read_text()[-3_000:])
+            raise
         finally:
             server.send_signal(signal.SIGTERM)
             await asyncio.to_thread(server.wait, 60)
@@ -76,9 +79,10 @@ async def _rolled(
     watchers = [Watcher([port], QUERY) for _ in range(count)]
     ids: list[str] = []
     answers: Counter[int | str] = Counter()
+    enough = asyncio.Event()
     async with watching(watchers):
         tasks = [
-            asyncio.create_task(_write(database, ids)),
+            asyncio.create_task(_write(database, ids, enough)),
             asyncio.create_task(_call(f"http://127.0.0.1:{port}/api/v1/posts", answers)),
         ]
         began = time.monotonic()
@@ -88,7 +92,8 @@ async def _rolled(
             await until(replaced, "all workers are replaced", ROLL_SECONDS)
             await asyncio.sleep(8)
         took = time.monotonic() - began
-        tasks[0].cancel()
+        enough.set()
+        await tasks[0]
         with contextlib.suppress(TimeoutError):
             await until(lambda: all(len(w.heard) >= len(ids) for w in watchers), "all events", 60)
         tasks[1].cancel()
@@ -110,9 +115,9 @@ async def _rolled(
     return not (wrong or resets or afresh)
 
 
-async def _write(database: Database, ids: list[str]) -> None:
-    """Insert published posts until cancelled."""
-    while True:
+async def _write(database: Database, ids: list[str], enough: asyncio.Event) -> None:
+    """Insert published posts until it is enough."""
+    while not enough.is_set():
         id = ObjectId()
         post = {"_id": id, "title": "Rolling", "slug": str(id), "tags": ["load"], "status": "published"}
         await database.client[DATABASE]["posts"].insert_one(

@@ -278,14 +278,18 @@ class MongoDatabase:
 
 async def _database_id(meta: AsyncIOMotorCollection[Stored]) -> str:
     """The random id that tells this database from every other, restored copies of its past excepted."""
-    document = await meta.find_one_and_update(
-        {"_id": "database"},
-        {"$setOnInsert": {"database_id": uuid.uuid4().hex, "created_at": dt.datetime.now(dt.UTC)}},
-        upsert=True,
-        return_document=ReturnDocument.AFTER,
-    )
-    assert document is not None  # noqa: S101 - an upsert that returns the document after it always returns one
-    return str(document["database_id"])
+    while True:
+        # Several processes may start on an empty database at once: then an upsert can fail on the other's document, or
+        # answer without one.
+        with contextlib.suppress(DuplicateKeyError):
+            document = await meta.find_one_and_update(
+                {"_id": "database"},
+                {"$setOnInsert": {"database_id": uuid.uuid4().hex, "created_at": dt.datetime.now(dt.UTC)}},
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+            if document is not None:
+                return str(document["database_id"])
 
 
 def _reason(error: PyMongoError) -> str:
