@@ -49,21 +49,20 @@ MUTATIONS = {
         ),
     ),
     "publish-first": Mutation(
-        "the relay publishes first, in a call of its own, and goes on when the append is refused",
+        "the relay publishes first, in a call of its own, and appends no more than the last entry of a batch",
         (
-            ("realtime/append.lua", 'redis.call("PUBLISH", ARGV[5], table.concat(batch))\n', ""),
+            ("realtime/append.lua", "redis.call(ARGV[6], ARGV[5], table.concat(batch))\n", ""),
             (
                 "realtime/log_redis.py",
-                "            with away():\n                refusal = await self._append(",
-                "            with away():\n"
-                "                await self.redis.publish(self._entries_channel, b''.join(batch.arguments[1::2]))\n"
-                "            with contextlib.suppress(LogAway), away():\n"
+                "                refusal = await self._append(",
+                "                batch_data = b''.join(batch.arguments[1::2])\n"
+                "                await self.redis.execute_command(command, self._entries_channel, batch_data)\n"
                 "                refusal = await self._append(",
             ),
             (
                 "realtime/log_redis.py",
-                "            _check(refusal)\n            last = batch.last\n",
-                "            last = batch.last\n",
+                "self._entries_channel, command, *batch.arguments],",
+                "self._entries_channel, command, *batch.arguments[-2:]],",
             ),
         ),
     ),
