@@ -8,7 +8,7 @@ RUN python -m venv /opt/headwater
 # The dependencies have their own layer: a change of our code does not install them again.
 COPY pyproject.toml constraints.txt ./
 RUN --mount=type=cache,target=/var/cache/pip \
-    python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+    python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['telemetry'], sep='\n')" > requirements.txt \
     && /opt/headwater/bin/pip install -c constraints.txt -r requirements.txt
 COPY . .
 RUN /opt/headwater/bin/pip install --no-cache-dir --no-deps .

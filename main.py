@@ -36,6 +36,7 @@ from api import (
     secret_key,
     serve_application,
     server_secret,
+    tracing,
 )
 from api.commands import (
     admin,
@@ -121,6 +122,8 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
     """
     token_keys = load_token_keys(settings.token_keys)
     async with contextlib.AsyncExitStack() as stack:
+        if settings.otlp_endpoint:
+            await stack.enter_async_context(tracing(settings.otlp_endpoint))
         url = settings.mongodb_url.get_secret_value()
         if settings.embedded:
             embedded = EmbeddedDatabase(settings.data_dir, settings.embedded_port, on_event=logger.warning)

@@ -21,6 +21,7 @@ from api.settings import Settings, SettingsRefused, load_settings
 from api.throttle import LoginThrottle
 from api.token_keys import TokenKey, load_token_keys, secret_key
 from api.tokens import Tokens
+from api.tracing import tracing
 
 __all__ = [
     "STARTUP_ERRORS",
@@ -51,4 +52,5 @@ __all__ = [
     "secret_key",
     "serve_application",
     "server_secret",
+    "tracing",
 ]

@@ -41,6 +41,7 @@ from api.resource_routes import resource_router
 from api.services import Services
 from api.settings import Settings
 from api.stalls import StalledBodies
+from api.tracing import TraceIds, telemetry
 from api.versions import VersionCheck
 from documents import Registry, forms_of
 
@@ -79,6 +80,7 @@ def _assemble(settings: Settings, registry: Registry, *more: APIRouter) -> FastA
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=telemetry(bool(settings.otlp_endpoint)),
     )
     install_problems(app)
     router = APIRouter(prefix=PREFIX, dependencies=[KNOWN_PARAMETERS])
@@ -156,6 +158,8 @@ def _surround(app: FastAPI, settings: Settings) -> None:
     if settings.trusted_hosts:
         app.add_middleware(TrustedHosts, patterns=settings.trusted_hosts)
     app.add_middleware(RequestLog)
+    if settings.otlp_endpoint:
+        app.add_middleware(TraceIds)
     app.add_middleware(Envelope)
 
 

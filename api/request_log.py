@@ -20,7 +20,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 #: Of answers that no route gave. There are as many paths as clients can think of.
 UNMATCHED: Final = "unmatched"
 #: What machines ask every few seconds. Their lines are for those who want to see everything.
-_PROBES: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
+PROBES: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
 
 
 class RequestLog:
@@ -130,7 +130,7 @@ class _Seen:
     def log(self) -> None:
         """Write the line."""
         scope, route = self._scope, route_of(self._scope)
-        level = logging.DEBUG if route in _PROBES and self.status < 500 else logging.INFO
+        level = logging.DEBUG if route in PROBES and self.status < 500 else logging.INFO
         if not logger.isEnabledFor(level):
             return
         facts: dict[str, Any] = {"route": route, "status": self.status or 500}

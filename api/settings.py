@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] | None = None
     metrics_token: SecretStr = SecretStr("")
+    otlp_endpoint: str = ""
     registration: Literal["open", "closed"] = "open"
     password_min_length: Annotated[int, Field(ge=8, le=64)] = 8
     password_max_length: Annotated[int, Field(ge=64, le=1_024)] = 128
@@ -170,6 +171,8 @@ class Settings(BaseSettings):
         secret = self.secret_key.get_secret_value()
         if secret and len(secret.encode()) < MIN_SECRET_BYTES:
             found.append(f"HEADWATER_SECRET_KEY is shorter than {MIN_SECRET_BYTES} bytes")
+        if self.otlp_endpoint and not _PUBLIC_URL.fullmatch(self.otlp_endpoint.rstrip("/")):
+            found.append("HEADWATER_OTLP_ENDPOINT is not an address such as http://127.0.0.1:4318")
         token = self.metrics_token.get_secret_value()
         if token and len(token) < MIN_TOKEN_CHARACTERS:
             found.append(f"HEADWATER_METRICS_TOKEN is shorter than {MIN_TOKEN_CHARACTERS} characters")
