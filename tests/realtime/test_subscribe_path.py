@@ -15,7 +15,7 @@ import pytest
 from documents import BY_ID, Position, Sort, sort_documents
 from realtime import History
 from tests.realtime.steps import Stepper
-from tests.realtime.worker import PATIENCE, Client, Worker, connected, post, working
+from tests.realtime.worker import PATIENCE, Client, Worker, connected, post, served_id, working
 
 Write = Callable[[Worker], Awaitable[object]]
 #: When the feed sees a burst: before the path goes on; when it waits again; only when it asks for it.
@@ -202,11 +202,11 @@ def events_after(worker: Worker, position: str) -> list[tuple[str, str]]:
             assert after is not None
             if {**before, "revision": 0} == {**after, "revision": 0}:
                 continue
-            expected.append(("update", str(change.document_id)))
+            expected.append(("update", served_id(change.document_id)))
         elif now:
-            expected.append(("create" if before is None else "enter", str(change.document_id)))
+            expected.append(("create" if before is None else "enter", served_id(change.document_id)))
         else:
-            expected.append(("delete" if after is None else "leave", str(change.document_id)))
+            expected.append(("delete" if after is None else "leave", served_id(change.document_id)))
     return expected
 
 
@@ -223,7 +223,7 @@ async def judge(scene: Scene, *, sort: Sort = BY_ID, limit: int = 10_000) -> Non
     )
     shown = [item["document"] for frame in client.of_type("snapshot") for item in frame["items"]]
     assert [(d["id"], d["title"], d["status"]) for d in shown] == [
-        (str(d["_id"]), d["title"], d["status"]) for d in at_ready[:limit]
+        (served_id(d["_id"]), d["title"], d["status"]) for d in at_ready[:limit]
     ]
     if len(at_ready) > limit:
         assert ready["complete"] is False

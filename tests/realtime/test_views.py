@@ -27,7 +27,7 @@ from documents import (
 from realtime import View, ViewIndex, ViewQuery, protocol
 from realtime.frames import Frame, message_frame, snapshot_frame
 from realtime.snapshots import encode_pages
-from tests.realtime.worker import post
+from tests.realtime.worker import post, served_id
 
 OWNER = ObjectId()
 ME = Principal(OWNER, "me", frozenset({"user"}))
@@ -108,7 +108,7 @@ def test_op_of_a_change(
     if found is not None:
         assert ("document" in found) is ("etag" in found) is (op not in ("leave", "delete"))
         assert ("changed" in found) is (op == "update")
-        assert (found["id"], found["resource"], found["at"]) == ("1", "posts", "2026-05-01T12:30:00.000Z")
+        assert (found["id"], found["resource"], found["at"]) == (served_id(1), "posts", "2026-05-01T12:30:00.000Z")
 
 
 def test_change_that_a_view_does_not_show(index: ViewIndex) -> None:
@@ -119,10 +119,10 @@ def test_change_that_a_view_does_not_show(index: ViewIndex) -> None:
     assert found is not None
     assert found["changed"] == ["title"]
     # A number is no id of a post, and the mark is of what is shown.
-    assert found["document"] == {"id": "1", "title": "changed", "invalid": ["id"]}
+    assert found["document"] == {"id": served_id(1), "title": "changed", "invalid": ["id"]}
     assert (event(view, IN, IN | {"body": "x"}) or {})["op"] == "leave"
     entered = event(view, IN | {"body": "x"}, IN) or {}
-    assert entered["document"] == {"id": "1", "title": "title 1", "invalid": ["id"]}
+    assert entered["document"] == {"id": served_id(1), "title": "title 1", "invalid": ["id"]}
 
 
 def test_field_that_appears_or_goes(index: ViewIndex) -> None:
@@ -220,7 +220,7 @@ def test_snapshot_frame_is_a_message_of_the_protocol(index: ViewIndex) -> None:
     assert len(pages) == 4  # two of 50 kB to a page of 128 KiB
     frames = [snapshot_frame(id='s"1', view=view.id, items=page, more=n < 3) for n, page in enumerate(pages)]
     read = [protocol.Snapshot.model_validate_json(frame.text) for frame in frames]
-    assert [item.document["id"] for page in read for item in page.items] == [str(number) for number in range(7)]
+    assert [item.document["id"] for page in read for item in page.items] == [served_id(number) for number in range(7)]
     assert read[0].items[0].document["title"] == '"quoted" \\ ü\u2028'
     assert [(page.id, page.view, page.more) for page in read] == [
         ('s"1', view.id, more) for more in (True, True, True, False)

@@ -159,7 +159,8 @@ def deleted(world: World, persona: Persona, subject: Subject) -> str:
 def moderated(world: World, persona: Persona, subject: Subject) -> str:
     """Published or hidden by a moderator."""
     outcomes = set()
-    for status in ("hidden", "published"):
+    # What it is already is no change.
+    for status in {"hidden", "published"} - {subject.document["status"]}:
         form = {"status": status, "reason": "the matrix"}
         outcomes.add(_write(world, persona, subject, "POST", "/moderate", json=form))
     return only(outcomes)
