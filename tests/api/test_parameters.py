@@ -49,6 +49,14 @@ def test_several_of_them(alice: User, post: dict[str, Any]) -> None:
     assert alice.client.get(url).json() == post
 
 
+def test_body_in_the_query_string(alice: User) -> None:
+    """Is told by the media type that is missing; beside a body, or with a name that no field has, by its names."""
+    url = "/posts?title=One"
+    problem(alice.client.post(url), 415, "unsupported_media_type")
+    assert places(alice.client.post(f"{url}&nonsense=1")) == [["query", "title"], ["query", "nonsense"]]
+    assert places(alice.client.post(url, json={"title": "One"})) == [["query", "title"]]
+
+
 def test_credential_among_them(server: Server, alice: User, post: dict[str, Any]) -> None:
     """Is what the answer is about: who put one there must know that it was seen by others."""
     url = f"{server.url}/api/v1/posts/{post['id']}"
