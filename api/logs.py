@@ -54,6 +54,33 @@ def tame_uvicorn() -> None:
     logging.getLogger("uvicorn.error").addFilter(_tamed)
 
 
+class HeldBack(logging.Filter):
+    """What uvicorn says of a start until it is known that the start is not refused: then one line alone says why."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logger = logging.getLogger("uvicorn.error")
+        self._records: list[logging.LogRecord] = []
+        self._logger.addFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            return True
+        self._records.append(record)
+        return False
+
+    def tell(self) -> None:
+        """Log what has been held back, each line with its own time, and hold nothing back any more."""
+        self.drop()
+        for record in self._records:
+            self._logger.handle(record)
+        self._records.clear()
+
+    def drop(self) -> None:
+        """Hold nothing back any more. Safe to call twice."""
+        self._logger.removeFilter(self)
+
+
 def formatter(*, as_json: bool) -> logging.Formatter:
     """How records become lines."""
     common: list[Any] = [structlog.contextvars.merge_contextvars, ExtraAdder(), _origin]

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.app import create_app
 from api.listening import accepted_and_closed, listen
-from api.logs import configure_logging, tame_uvicorn
+from api.logs import HeldBack, configure_logging, tame_uvicorn
 from api.metric_files import MetricFiles
 from api.services import Services
 from api.settings import Settings, SettingsRefused, load_settings
@@ -248,8 +249,21 @@ def _serve_on(listening: socket.socket, app: Application, settings: Settings, on
         ssl_keyfile=settings.tls_key,
         ssl_ciphers=CIPHERS,
     )
-    server = _Server(config, app, listening, on_ready)
-    # A start that fails has said why; uvicorn then exits with a code of its own.
-    with contextlib.suppress(KeyboardInterrupt, SystemExit):
-        server.run(sockets=[listening])
+    announcements = HeldBack()
+
+    def started() -> None:
+        announcements.tell()
+        on_ready()
+
+    server = _Server(config, app, listening, started)
+    # uvicorn raises the signal that has ended it once more, when all is done: SIGTERM is then to end this process as
+    # SIGINT does, with the exit code 0.
+    terminating = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        # A start that fails has said why; uvicorn then exits with a code of its own.
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            server.run(sockets=[listening])
+    finally:
+        signal.signal(signal.SIGTERM, terminating)
+        announcements.drop()
     return server.started
