@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,6 +18,7 @@ from documents import (
     DocumentsError,
     EntryCodec,
     Registry,
+    Stored,
     Workers,
     checkpoint_age,
     collections_without_images,
@@ -191,14 +194,15 @@ class Doctor:
         return [Check("checkpoints", age <= MAX_AGE, message, remedy, details)]
 
     async def _at_workers(self) -> list[Check]:
-        present = await Workers(self._database).present()
+        present, silent = await Workers(self._database).roll()
         details: dict[str, Any] = {"present": len(present), "address": self._address}
         if not present:
             remedy = "Start the server with these settings: `make run`"
             return [Check("workers", False, "no worker serves this database", remedy, details)]
         probes = Probes(self._settings, self._database, self._registry, self._address, self._patience)
         try:
-            delays = await probes.measure(present)
+            # One that hangs soon counts as gone. It still holds its clients' connections.
+            delays = await probes.measure([*present, *(worker for worker in silent if not _ended(worker))])
         except ProbeFailed as error:
             return [Check("workers", False, str(error), error.remedy, details)]
         checks = [self._worker(delay) for delay in delays]
@@ -220,3 +224,17 @@ class Doctor:
             return Check("worker", False, message, "Look for `headwater.feed` in its log", details)
         message = f"a direct write after {delays.direct_ms:.0f} ms, one by the API after {delays.api_ms:.0f} ms"
         return Check("worker", True, f"{delays.worker}: {message} (feed: {delays.feed})", details=details)
+
+
+def _ended(worker: Stored) -> bool:
+    """Whether a worker was a process of this machine that is no more: what one leaves that was killed."""
+    pid = worker.get("pid")
+    if worker.get("host") != socket.gethostname() or not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # another user's, so it runs
+    return False

@@ -63,11 +63,16 @@ class Workers:
 
     async def present(self) -> list[Stored]:
         """What the workers said last that are there: as the newest of them tells the time, whoever's clock is wrong."""
+        return (await self.roll())[0]
+
+    async def roll(self) -> tuple[list[Stored], list[Stored]]:
+        """What those said last that are `present`, and those that fell silent in the last minute without leaving."""
         with driver_errors():
             found = await self._database.latest(WORKERS).find({}).to_list(None)
         known = [worker for worker in found if isinstance(worker.get("seen_at"), dt.datetime)]
         newest = max((worker["seen_at"] for worker in known), default=None)
-        return [worker for worker in known if newest is not None and newest - worker["seen_at"] < ABSENT_AFTER]
+        present = [worker for worker in known if newest is not None and newest - worker["seen_at"] < ABSENT_AFTER]
+        return present, [worker for worker in known if worker not in present]
 
     async def give(self, name: str, terms: Stored) -> Order:
         """Give an order to all workers. `withdraw` it."""

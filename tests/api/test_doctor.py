@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import signal
@@ -166,12 +167,15 @@ def test_images_that_are_off(clinic: Clinic) -> None:
         clinic.mongo.command("collMod", "comments", changeStreamPreAndPostImages={"enabled": True})
 
 
-def test_worker_that_hangs(clinic: Clinic) -> None:
-    """It is named as the one that is not reached; the others' delays are told."""
+@pytest.mark.parametrize("silent", [0, 30])
+def test_worker_that_hangs(clinic: Clinic, silent: int) -> None:
+    """It is named as the one that is not reached, also when it has long been silent; the others' delays are told."""
     victim = clinic.mongo["headwater_workers"].find_one({"relay": False})
     assert victim is not None
     os.kill(victim["pid"], signal.SIGSTOP)
     try:
+        seen_at = victim["seen_at"] - dt.timedelta(seconds=silent)
+        clinic.mongo["headwater_workers"].update_one({"_id": victim["_id"]}, {"$set": {"seen_at": seen_at}})
         code, output = clinic.examine("--seconds", "3")
     finally:
         os.kill(victim["pid"], signal.SIGCONT)
@@ -182,6 +186,25 @@ def test_worker_that_hangs(clinic: Clinic) -> None:
     assert clinic.leftovers == []
     with live(clinic.server) as connection:
         connection.subscribe("1")
+
+
+def test_worker_that_was_killed(clinic: Clinic) -> None:
+    """What it left says nothing against the server; of one on another machine nobody here knows that it has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    workers = clinic.mongo["headwater_workers"]
+    here = workers.find_one({})
+    assert here is not None
+    left = here | {"_id": "killed", "pid": ended.pid, "seen_at": here["seen_at"] - dt.timedelta(seconds=30)}
+    workers.insert_one(left)
+    try:
+        assert clinic.examine("--seconds", "3")[0] == 0
+        workers.update_one({"_id": "killed"}, {"$set": {"host": "elsewhere"}})
+        code, output = clinic.examine("--seconds", "3")
+        assert (code, len(failed(output))) == (1, 1)
+        assert f"elsewhere process {ended.pid}: it does not answer" in failed(output)[0]
+    finally:
+        workers.delete_one({"_id": "killed"})
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
