@@ -70,21 +70,24 @@ class Driver:
 
     async def agrees(self, url: str, token: str | None, *, patience: float = PATIENCE_SECONDS) -> None:
         """Every local result equals a fresh query, and nothing went wrong on the way."""
+        answers: dict[str, httpx.Response] = {}
         async with httpx.AsyncClient(base_url=f"{url}/api/v1", headers=credentials(token), timeout=60) as rest:
             for name, (resource, query) in self.queries.items():
                 sort = query.get("sort", "")
                 asked = {"filter": json.dumps(query.get("filter", {})), "limit": str(query.get("limit", 1_000))}
                 asked |= {"sort": sort if isinstance(sort, str) else ",".join(sort)}
-                answer = await rest.get(f"/{resource}", params=asked)
+                answers[name] = answer = await rest.get(f"/{resource}", params=asked)
                 assert answer.status_code == 200, answer.text
-                position = answer.headers["X-Position"]
-                local = await self.do("caughtUp", name=name, position=position, patience=patience)
-                assert local["position"] >= position
-                ours, theirs = local["items"], answer.json()["items"]
-                place = next((n for n, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
-                told = (name, query, place, ours[(place or 0) :][:3], theirs[(place or 0) :][:3])
-                assert ours == theirs, told
-                assert local["complete"] is not answer.json()["has_next"]
+        # Asked for all before waiting for the first: on event streams, one heartbeat tells all of them where they are.
+        for name, answer in answers.items():
+            position = answer.headers["X-Position"]
+            local = await self.do("caughtUp", name=name, position=position, patience=patience)
+            assert local["position"] >= position
+            ours, theirs = local["items"], answer.json()["items"]
+            place = next((n for n, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
+            told = (name, self.queries[name][1], place, ours[(place or 0) :][:3], theirs[(place or 0) :][:3])
+            assert ours == theirs, told
+            assert local["complete"] is not answer.json()["has_next"]
         assert (await self.do("look"))["faults"] == []
 
 
