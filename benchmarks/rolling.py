@@ -1,8 +1,9 @@
-"""A deploy without loss: all workers are replaced under load, while clients watch.
+"""A deploy without loss: all workers are replaced under load, while browser clients watch.
 
     python -m benchmarks.rolling [--clients 500] [--rolls 2] [--database PROGRAM]
 
-Exit code 1 when a client missed or repeated an event, had one out of order, or was told `reset`.
+The clients are `web/headwater.js` itself, in one Node process; `make test` installs what they need. Exit code 1 when a
+client missed or repeated an event, had one out of order, was told `reset`, or holds another result than the database.
 """
 
 from __future__ import annotations
@@ -10,21 +11,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
+import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 from bson import ObjectId
 
-from benchmarks.watchers import Watcher, percentile, watching
+from benchmarks.watchers import percentile
 from tests.api.servers import ADMIN_EMAIL, PASSWORD, ROOT, SECRET, environment
 from tests.chaos.site import DATABASE, EMBEDDED, Database, until
 from tests.conftest import find_free_port
@@ -33,7 +38,9 @@ from tests.redis_server import running_redis
 WORKERS = 3
 PAUSE_SECONDS = 0.25
 ROLL_SECONDS = 300
-QUERY = {"resource": "posts", "filter": {"status": "published", "tags": "load"}}
+RESOURCE = "posts"
+QUERY = {"filter": {"status": "published", "tags": "load"}, "sort": ["id"], "limit": 10_000}
+START_SECONDS = 120
 
 
 async def measure(folder: Path, count: int, rolls: int, program: tuple[str, ...]) -> bool:
@@ -76,11 +83,10 @@ def _count(folder: Path, what: str) -> int:
 async def _rolled(
     folder: Path, port: int, database: Database, server: subprocess.Popen[bytes], count: int, rolls: int
 ) -> bool:
-    watchers = [Watcher([port], QUERY) for _ in range(count)]
     ids: list[str] = []
     answers: Counter[int | str] = Counter()
     enough = asyncio.Event()
-    async with watching(watchers):
+    async with _browsers(port, count) as browsers:
         tasks = [
             asyncio.create_task(_write(database, ids, enough)),
             asyncio.create_task(_call(f"http://127.0.0.1:{port}/api/v1/posts", answers)),
@@ -94,25 +100,58 @@ async def _rolled(
         took = time.monotonic() - began
         enough.set()
         await tasks[0]
-        with contextlib.suppress(TimeoutError):
-            await until(lambda: all(len(w.heard) >= len(ids) for w in watchers), "all events", 60)
+        seen = await _end(browsers, len(ids))
         tasks[1].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    wrong = sum(watcher.heard != ids for watcher in watchers)
-    resets = sum(sum(watcher.resets.values()) for watcher in watchers)
-    moved = sum(watcher.recovered[True] for watcher in watchers)
-    afresh = sum(watcher.recovered[False] for watcher in watchers)
-    closed = sum((watcher.closed for watcher in watchers), Counter())
-    delays = [delay for watcher in watchers for _, delay in watcher.delays]
-    median, p99 = (f"{percentile(delays, share) * 1_000:.0f} ms" for share in (0.5, 0.99))
-    deliveries = sum(len(watcher.heard) for watcher in watchers)
+    held = sorted(ids)
+    wrong = sum(result["heard"] != ids for result in seen["results"])
+    other = sum(result["state"] != "live" or result["items"] != held for result in seen["results"])
+    frames, longest = seen["frames"], max(seen["delays"], default=math.nan)
+    median, p99 = (f"{percentile(seen['delays'], share) * 1_000:.0f} ms" for share in (0.5, 0.99))
     sys.stdout.write(
         f"{rolls} times {WORKERS} workers replaced in {took:.0f} s under load, {count} clients\n"
-        f"  {len(ids)} changes, {deliveries} deliveries, {wrong} clients that missed or repeated one, {resets} resets\n"
-        f"  {moved} resumptions, {afresh} others; closed: {dict(closed)}; requests: {dict(answers)}\n"
-        f"  commit to client: median {median}, p99 {p99}, longest {max(delays):.1f} s ({os.cpu_count()} cores)\n"
+        f"  {len(ids)} changes, {len(seen['delays'])} deliveries, {wrong} clients that missed or repeated one, "
+        f"{other} that hold another result, {frames['resets']} resets\n"
+        f"  {frames['resumed']} resumptions, {frames['afresh']} others; closed: {seen['closed']}; "
+        f"requests: {dict(answers)}\n"
+        f"  commit to client: median {median}, p99 {p99}, longest {longest:.1f} s ({os.cpu_count()} cores)\n"
+        + "".join(f"  {fault}\n" for fault in seen["faults"])
     )
-    return not (wrong or resets or afresh)
+    return not (wrong or other or frames["resets"] or frames["afresh"] or seen["faults"])
+
+
+@contextlib.asynccontextmanager
+async def _browsers(port: int, count: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """So many clients in a Node process, all live."""
+    program = shutil.which("node")
+    if program is None or not (ROOT / "tests" / "node" / "node_modules" / "ws").is_dir():
+        raise SystemExit("the clients need Node 20 and the test tools: install nodejs and npm, then `make test` once")
+    process = await asyncio.create_subprocess_exec(
+        program,
+        str(Path(__file__).parent / "browsers.mjs"),
+        *(f"http://127.0.0.1:{port}", str(count), RESOURCE, json.dumps(QUERY)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=256 * 1024 * 1024,
+    )
+    try:
+        said = cast("asyncio.StreamReader", process.stdout)
+        async with asyncio.timeout(START_SECONDS):
+            if await said.readline() != b"live\n":
+                raise SystemExit("the clients did not start; what they wrote stands above")
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _end(browsers: asyncio.subprocess.Process, count: int) -> dict[str, Any]:
+    """Wait until each has heard of so many documents, or for a minute, and return what the clients saw."""
+    asked = json.dumps({"count": count, "seconds": 60}).encode() + b"\n"
+    cast("asyncio.StreamWriter", browsers.stdin).write(asked)
+    seen: dict[str, Any] = json.loads(await cast("asyncio.StreamReader", browsers.stdout).readline())
+    return seen
 
 
 async def _write(database: Database, ids: list[str], enough: asyncio.Event) -> None:
