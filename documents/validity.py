@@ -17,6 +17,7 @@ from typing import Any
 from bson import Binary, Code, DatetimeMS, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
 from documents.filters import ordering
+from documents.filters.predicate import all_of
 
 #: A test of one value.
 Test = Callable[[Any], bool]
@@ -90,22 +91,7 @@ def _compiled(schema: Schema) -> Test:
         if (make := _KEYWORDS.get(keyword)) is None:
             raise ValueError(f"`{keyword}` cannot be judged")
         tests.append(make(demand, schema))
-    return _all_of(tests)
-
-
-def _all_of(tests: Sequence[Test]) -> Test:
-    if not tests:
-        return lambda _: True
-    if len(tests) == 1:
-        return tests[0]
-
-    def holds(value: Any) -> bool:
-        for test in tests:  # noqa: SIM110  # a loop costs half of all() over a generator
-            if not test(value):
-                return False
-        return True
-
-    return holds
+    return all_of(tests)
 
 
 def _types(demand: str | Sequence[str], _: Schema) -> Test:

@@ -11,6 +11,7 @@ import os
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 
 from documents.embedded import EmbeddedDatabase
+from tests.redis_server import RedisServer, running_redis
 from tests.secrecy import SECRECY, Secrecy
 from tests.waiting import until
 
@@ -91,6 +93,20 @@ def mongodb_url(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[]
         server = EmbeddedDatabase(tmp_path_factory.mktemp("embedded"), free_port(), durable=False)
         yield runner.run(server.start())
         runner.run(server.stop())
+
+
+@pytest.fixture
+def redis(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[RedisServer]:
+    """A Redis server for this test, which may do with it what it likes."""
+    with running_redis(tmp_path, free_port()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def module_redis(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[RedisServer]:
+    """A Redis server that the tests of a module share; who breaks it mends it."""
+    with running_redis(tmp_path_factory.mktemp("redis"), free_port()) as server:
+        yield server
 
 
 @pytest.fixture

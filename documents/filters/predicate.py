@@ -10,7 +10,7 @@ import datetime as dt
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -54,13 +54,13 @@ def compile_predicate(filter: Filter) -> DocumentTest:
         case Nothing():
             return lambda _: False
         case And(parts):
-            return _all_of([compile_predicate(part) for part in parts])
+            return all_of([compile_predicate(part) for part in parts])
         case Or(parts):
             return _any_of([compile_predicate(part) for part in parts])
         case Not(part):
             return _negated(compile_predicate(part))
         case NotCompare(operands):
-            return _negated(_all_of([compile_predicate(operand) for operand in operands]))
+            return _negated(all_of([compile_predicate(operand) for operand in operands]))
         case Compare(path, op, value):
             return _compare_at(path, op, value)
         case ElementMatch(path, condition, scalar):
@@ -79,7 +79,7 @@ def _compare_at(path: str, op: Operator, value: Any) -> DocumentTest:
         case Operator.ALL:
             # Each value may be found in another place, so each walks the path by itself.
             tests = [at_path(path, _value_test(Operator.EQ, item)) for item in value]
-            return _all_of(tests) if tests else lambda _: False
+            return all_of(tests) if tests else lambda _: False
         case Operator.SIZE:
             return at_path(path, _value_test(op, value), into_leaf=False)
     return at_path(path, _value_test(op, value))
@@ -114,9 +114,9 @@ def _element_test(condition: Filter) -> ValueTest:
         case Nothing():
             return lambda _: False
         case And(parts):
-            return _all_of([_element_test(part) for part in parts])
+            return all_of([_element_test(part) for part in parts])
         case NotCompare(operands):
-            return _negated(_all_of([_element_test(operand) for operand in operands]))
+            return _negated(all_of([_element_test(operand) for operand in operands]))
         case ElementMatch(_, inner, scalar):
             return _element_match(inner, scalar)
         case Compare(_, op, value):
@@ -136,7 +136,7 @@ def _value_test(op: Operator, value: Any) -> ValueTest:
         case Operator.EXISTS:
             return lambda found: (found is not MISSING) is value
         case Operator.ALL:
-            return _all_of([_comparison(Operator.EQ, item) for item in value]) if value else lambda _: False
+            return all_of([_comparison(Operator.EQ, item) for item in value]) if value else lambda _: False
         case Operator.SIZE:
             return lambda found: isinstance(found, list) and len(found) == value
         case Operator.CONTAINS:
@@ -243,7 +243,10 @@ def _negated(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda subject: not test(subject)
 
 
-def _all_of(tests: list[Callable[[Any], bool]]) -> Callable[[Any], bool]:
+def all_of(tests: Sequence[Callable[[Any], bool]]) -> Callable[[Any], bool]:
+    """A test that holds where all of them hold; where there is none, always."""
+    if not tests:
+        return lambda _: True
     if len(tests) == 1:
         return tests[0]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,13 +17,6 @@ from tests.redis_server import RedisServer, running_redis
 from tests.waiting import until
 
 THREE = parse_limits("3/minute")
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[RedisServer]:
-    """A Redis server for this module."""
-    with running_redis(tmp_path_factory.mktemp("redis"), free_port()) as server:
-        yield server
 
 
 @asynccontextmanager
@@ -39,7 +32,7 @@ async def counting(url: str | None, database_id: str) -> AsyncIterator[Counters]
 @pytest.fixture(params=["memory", "redis"])
 async def counters(request: pytest.FixtureRequest, database_name: str) -> AsyncIterator[Counters]:
     """Counters of either kind, with nothing counted yet."""
-    url = request.getfixturevalue("redis_server").url if request.param == "redis" else None
+    url = request.getfixturevalue("module_redis").url if request.param == "redis" else None
     async with counting(url, database_name) as made:
         yield made
 
@@ -160,17 +153,17 @@ def test_no_limits(text: str) -> None:
         parse_limits(text)
 
 
-async def test_databases_that_share_a_redis(redis_server: RedisServer, database_name: str) -> None:
+async def test_databases_that_share_a_redis(module_redis: RedisServer, database_name: str) -> None:
     """Count apart; workers of one database count together."""
     async with (
-        counting(redis_server.url, database_name) as one,
-        counting(redis_server.url, database_name) as two,
-        counting(redis_server.url, "other") as foreign,
+        counting(module_redis.url, database_name) as one,
+        counting(module_redis.url, database_name) as two,
+        counting(module_redis.url, "other") as foreign,
     ):
         await one.hit(THREE, "test", "a", cost=2)
         assert (await two.hit(THREE, "test", "a")).remaining == 0
         assert (await foreign.hit(THREE, "test", "a")).remaining == 2
-    with redis_server.client() as client:
+    with module_redis.client() as client:
         keys = client.keys(f"headwater:{database_name}:*")
         assert keys
         # Nothing stays for ever.

@@ -19,7 +19,7 @@ from pymongo.database import Database
 
 from tests.api.conftest import Starter
 from tests.api.servers import ROOT, SECRET, Server, environment, live, serving, wait_until
-from tests.redis_server import RedisServer, running_redis
+from tests.redis_server import RedisServer
 
 Mongo = Database[dict[str, Any]]
 WORKERS = 3
@@ -59,22 +59,15 @@ class Clinic:
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[RedisServer]:
-    """The Redis that the workers share."""
-    with running_redis(tmp_path_factory.mktemp("redis"), free_port()) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def clinic(
     tmp_path_factory: pytest.TempPathFactory,
-    redis: RedisServer,
+    module_redis: RedisServer,
     server_settings: Starter,
     mongodb_url: str,
     free_port: Callable[[], int],
 ) -> Iterator[Clinic]:
     """Three workers, ready."""
-    settings = server_settings(workers=str(WORKERS), redis_url=redis.url)
+    settings = server_settings(workers=str(WORKERS), redis_url=module_redis.url)
     client: MongoClient[dict[str, Any]] = MongoClient(mongodb_url)
     mongo = client[settings["HEADWATER_DATABASE"]]
     with serving(tmp_path_factory.mktemp("clinic"), free_port(), settings) as server:
@@ -138,9 +131,9 @@ def test_redis_away(clinic: Clinic, free_port: Callable[[], int]) -> None:
     assert output.count("worker: ") == WORKERS
 
 
-def test_redis_that_may_lose_the_log(clinic: Clinic, redis: RedisServer) -> None:
+def test_redis_that_may_lose_the_log(clinic: Clinic, module_redis: RedisServer) -> None:
     """A policy that evicts, and too little memory, are told with what to set."""
-    with redis.client() as client:
+    with module_redis.client() as client:
         try:
             client.config_set("maxmemory", "50mb")
             code, output = clinic.examine()

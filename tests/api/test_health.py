@@ -12,26 +12,19 @@ import pytest
 
 from tests.api.conftest import Starter
 from tests.api.servers import Server, serving, wait_until
-from tests.redis_server import RedisServer, running_redis
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[RedisServer]:
-    """The Redis of the server below."""
-    with running_redis(tmp_path_factory.mktemp("redis"), free_port()) as server:
-        yield server
+from tests.redis_server import RedisServer
 
 
 @pytest.fixture(scope="module")
 def relayed(
     tmp_path_factory: pytest.TempPathFactory,
-    redis: RedisServer,
+    module_redis: RedisServer,
     server_settings: Starter,
     free_port: Callable[[], int],
 ) -> Iterator[Server]:
     """A server with Redis."""
     folder: Path = tmp_path_factory.mktemp("relayed")
-    with serving(folder, free_port(), server_settings(redis_url=redis.url)) as server:
+    with serving(folder, free_port(), server_settings(redis_url=module_redis.url)) as server:
         yield server
 
 
@@ -53,7 +46,7 @@ def test_without_redis(server: Server) -> None:
     assert httpx.get(f"{server.url}/health/live").json() == {"status": "live"}
 
 
-def test_redis_that_goes(relayed: Server, redis: RedisServer) -> None:
+def test_redis_that_goes(relayed: Server, module_redis: RedisServer) -> None:
     """The worker stays ready: it reads the changes itself."""
 
     def says(redis_is: str, mode: str) -> bool:
@@ -61,9 +54,9 @@ def test_redis_that_goes(relayed: Server, redis: RedisServer) -> None:
         return (status, content["redis"], content["feed_mode"]) == (200, redis_is, mode)
 
     wait_until(lambda: says("ok", "relayed"))
-    redis.kill()
+    module_redis.kill()
     wait_until(lambda: says("away", "direct"))
-    redis.start()
+    module_redis.start()
     wait_until(lambda: says("ok", "relayed"))
 
 

@@ -19,22 +19,15 @@ from api.throttle import NAME_FACTOR, LoginThrottle
 from tests.api.conftest import Starter
 from tests.api.servers import PASSWORD, Server, serving
 from tests.api.test_errors import problem
-from tests.redis_server import RedisServer, running_redis
+from tests.redis_server import RedisServer
 
 WRONG = "not-" + PASSWORD
 
 
 @pytest.fixture(scope="module")
-def redis_server(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[RedisServer]:
-    """A Redis server for this module."""
-    with running_redis(tmp_path_factory.mktemp("redis"), free_port()) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def settings(server_settings: Starter, redis_server: RedisServer) -> dict[str, str]:
+def settings(server_settings: Starter, module_redis: RedisServer) -> dict[str, str]:
     """Settings of two workers of one database."""
-    return server_settings(login_rate_limit="3/minute", redis_url=redis_server.url)
+    return server_settings(login_rate_limit="3/minute", redis_url=module_redis.url)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +153,7 @@ def test_registering_many_accounts(strict: Server) -> None:
 def test_two_workers(
     strict: Server,
     settings: dict[str, str],
-    redis_server: RedisServer,
+    module_redis: RedisServer,
     name: str,
     tmp_path: Path,
     free_port: Callable[[], int],
@@ -173,14 +166,14 @@ def test_two_workers(
             sign_in(other, name, WRONG, f"203.0.113.{20 + number}")
         problem(sign_in(other, name, WRONG, "203.0.113.30"), 429, "too_many_requests")
         problem(sign_in(strict, name, WRONG, "127.0.0.1"), 429, "too_many_requests")
-        redis_server.kill()
+        module_redis.kill()
         try:
             # Each starts from nothing, and answers all the same.
             problem(sign_in(strict, name, WRONG, "127.0.0.1"), 401, "unauthorized")
             problem(sign_in(other, name, WRONG), 401, "unauthorized")
         finally:
-            redis_server.start()
-        with redis_server.client() as client:
+            module_redis.start()
+        with module_redis.client() as client:
             while not client.keys("headwater:*"):
                 assert sign_in(strict, "nobody", WRONG, "203.0.113.31").status_code in (401, 429)
         other.stop()

@@ -17,17 +17,10 @@ from tests.api.conftest import Starter
 from tests.api.servers import Server, live, refused_start, serving, wait_until
 from tests.api.watchers import publish, watching
 from tests.processes import is_alive
-from tests.redis_server import RedisServer, running_redis
+from tests.redis_server import RedisServer
 
 #: Nothing says which worker accepts a connection; of so many, each of three has one (but for one time in 10,000).
 MANY = 24
-
-
-@pytest.fixture
-def redis(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[RedisServer]:
-    """The Redis that the workers share."""
-    with running_redis(tmp_path, free_port()) as server:
-        yield server
 
 
 @pytest.fixture

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.realtime.relay.nodes import Setting, setting_on
-from tests.redis_server import RedisServer, running_redis
-
-
-@pytest.fixture
-def redis(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[RedisServer]:
-    with running_redis(tmp_path, free_port()) as server:
-        yield server
+from tests.redis_server import RedisServer
 
 
 @pytest.fixture
