@@ -156,7 +156,9 @@ class Writers:
         elif what == 3 and self._ids:
             id = ObjectId(chance.choice(self._ids))
             if (old := await readings.find_one({"_id": id})) is not None:
-                await readings.replace_one({"_id": id}, self._stored() | {"revision": old["revision"], "_id": id})
+                # Only what was read: else the revision would go back, where somebody changes it meanwhile.
+                read = {"_id": id, "revision": old["revision"]}
+                await readings.replace_one(read, self._stored() | read)
         elif what == 4:
             await self._transaction()
         elif what == 5:
