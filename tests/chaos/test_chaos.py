@@ -15,7 +15,10 @@ from tests.api.servers import ROOT
 from tests.chaos.ledger import Ledger, Watched
 from tests.chaos.mutations import MUTATIONS, Mutation
 from tests.chaos.proxy import Proxy, reply_end
-from tests.chaos.run import SLACK, run
+from tests.chaos.run import run
+
+#: For one among the faults of a small machine; the median of many is measured by `benchmarks.outages`.
+LONGEST_FAILOVER_SECONDS = 6
 
 
 @pytest.mark.timeout(400)
@@ -26,7 +29,7 @@ async def test_every_kind_of_fault(tmp_path: Path, free_port: Callable[[], int])
     report = await run(tmp_path, ports, seconds=30, seed=seed, rate=8)
     assert not report.failed, str(report)
     assert report.ledger.deliveries > 1_000, str(report)
-    assert max(report.failovers) < 2 * SLACK, str(report)
+    assert max(report.failovers) < LONGEST_FAILOVER_SECONDS, str(report)
 
 
 def place(number: int) -> str:
