@@ -86,17 +86,6 @@ MUTATIONS = {
             ),
         ),
     ),
-    "room": Mutation(
-        "a cancellation is dropped that comes when there is room in the outbox at last",
-        (
-            (
-                "realtime/connections.py",
-                "                async with asyncio.timeout(DRAIN_TIMEOUT.total_seconds()):\n"
-                "                    await self.outbox.below(size)\n",
-                "                await asyncio.wait_for(self.outbox.below(size), DRAIN_TIMEOUT.total_seconds())\n",
-            ),
-        ),
-    ),
 }
 
 
