@@ -19,7 +19,7 @@ export interface Query {
   sort?: string | string[];
   /** What to send of each document. The id, and what the order needs, come too. */
   fields?: string[];
-  /** How many documents `items` has at most: 1,000 unless said otherwise. */
+  /** How many documents `items` has at most: a whole number from 1, and 1,000 unless said otherwise. */
   limit?: number;
 }
 

@@ -1,5 +1,5 @@
 // @ts-check
-// Live queries of a Headwater server. headwater.d.ts documents it. This file is what browsers load: at most 12 KB.
+// Live queries; headwater.d.ts documents them. Browsers load this file: at most 12 KB.
 
 /** @import { Change, Doc, HeadwaterEvents, LiveEvent, LiveEvents, Options, Query, State, Trouble } from "./headwater.d.ts" */
 /** @typedef {[rank: number, value: any][]} Key */
@@ -90,7 +90,7 @@ export class Headwater extends Emitter {
     const { origin, pathname } = new URL(url.replace(/^ws/, "http") || "/", globalThis.location?.href);
     this._api = `${origin}${pathname.replace(/\/*(api\/v1\/*)?$/, "")}/api/v1`;
     this._options = options;
-    this._transport = options.transport === SSE ? SSE : WS;
+    this._transport = this.#Socket ? options.transport === SSE ? SSE : WS : SSE;
     const { signal } = this.#closing;
     for (const name of ["online", "offline"]) globalThis.addEventListener?.(name, this.#wake, { signal });
     for (const name of ["visibilitychange", "resume"]) globalThis.document?.addEventListener(name, this.#wake, { signal });
@@ -114,6 +114,7 @@ export class Headwater extends Emitter {
   /** @param {string} resource @param {Query} [query] */
   live(resource, { filter = {}, fields, sort = [], limit } = {}) {
     if (this.#closed) throw new Error("the client is closed");
+    if (limit != null && !(Number.isInteger(limit) && limit > 0)) throw new RangeError("limit");
     const names = typeof sort === "string" ? sort.split(",").filter(Boolean) : sort;
     const key = JSON.stringify([resource, filter, fields, names, limit]);
     let subscription = this.#subscriptions.get(key);
@@ -226,7 +227,7 @@ export class Headwater extends Emitter {
 
   /** @param {"websocket" | "sse"} transport @param {number} failures Both may fail by turns. */
   _switch(transport, failures) {
-    if ((this._options.transport ?? "auto") !== "auto" || this._transport === transport) return;
+    if ((this._options.transport ?? "auto") !== "auto" || this._transport === transport || !this.#Socket) return;
     this._transport = transport;
     this._socketFailures = 0;
     this.#spread(failures);
@@ -260,10 +261,13 @@ export class Headwater extends Emitter {
     socket.onclose = () => this._transport === SSE && !this.#closed && this.#trySocketLater();
   }
 
+  get #Socket() {
+    return /** @type {any} */ (this._options.WebSocket ?? globalThis.WebSocket);
+  }
+
   /** @returns {WebSocket} */
   _socket() {
-    const Socket = /** @type {any} */ (this._options.WebSocket ?? globalThis.WebSocket);
-    return new Socket(`${this._api.replace(/^http/, "ws")}/ws`, "headwater.v1");
+    return new this.#Socket(`${this._api.replace(/^http/, "ws")}/ws`, "headwater.v1");
   }
 
   /** The server wants no more of this client. @param {Trouble} trouble */
@@ -398,7 +402,6 @@ class Subscription {
     return { resource, filter, sort, fields, limit: this.limit + this.spare, since };
   }
 
-  /** The same for Server-Sent Events. */
   get address() {
     const { resource, filter, since, ...rest } = this.request;
     const query = new URLSearchParams({ ...rest, filter: JSON.stringify(filter) });
@@ -550,6 +553,7 @@ class Subscription {
     return new Promise((resolve, reject) => {
       this.#waiters.push({ position, resolve, reject });
       if (this.phase === "ended") return this.reject(null, this.trouble?.message ?? CLOSED);
+      if (position && this.position && position.length !== this.position.length) return this.reject(position, "not a position");
       this.#answer();
       this.link?.ask();
     });
@@ -931,7 +935,6 @@ class Link {
     else if (unheard && ++client._socketFailures >= 2) client._switch(SSE, this.failures);
   }
 
-  /** Leave and come back at once. */
   #restart() {
     this.#drop();
     this.#become("stale");
@@ -1031,7 +1034,6 @@ class Link {
     }
   }
 
-  /** Is it alive? */
   #probe() {
     if (!this.#welcomed || this.#timers.has("probe")) return;
     if (this.#transport?.send) {
@@ -1113,8 +1115,8 @@ function sortValue(document, path, down, kinds) {
 
 /** @param {any} value @param {string[]} path @returns {any[]} */
 function valuesAt(value, path) {
-  if (!Array.isArray(value)) return path.length ? valuesAt(value?.[path[0]], path.slice(1)) : [value];
-  if (!path.length) return value.length ? value : [value];
+  if (!Array.isArray(value)) return path.length ? valuesAt(value?.[path[0]], path.slice(1)) : [value ?? null];
+  if (!path.length) return value.length ? value : [undefined];
   return value.length ? value.flatMap((inner) => (Array.isArray(inner) ? [null] : valuesAt(inner, path))) : [null];
 }
 
@@ -1123,8 +1125,8 @@ function ranked(value, kinds) {
   if (typeof value === "number") return [NUMBER, value];
   if (typeof value === "boolean") return [BOOLEAN, value];
   if (typeof value === "string") return rankedText(value, kinds);
-  if (!value) return [NULL, 0];
-  if (Array.isArray(value)) return value.length ? [ARRAY, value.map((inner) => ranked(inner, kinds))] : [EMPTY, 0];
+  if (!value) return [value === null ? NULL : EMPTY, 0];
+  if (Array.isArray(value)) return [ARRAY, value.map((inner) => ranked(inner, kinds))];
   return [OBJECT, Object.entries(value).map(([name, inner]) => [[TEXT, sortable(name)], ranked(inner, kinds)])];
 }
 
@@ -1133,7 +1135,8 @@ function rankedText(text, kinds) {
   for (const kind of kinds) {
     if (kind === "date-time" && /^[+-]?\d+-\d\d-\d\dT[\d:.]+Z$/.test(text)) return [DATE, Date.parse(text)];
     if (kind === "object id" && /^[\da-f]{24}$/.test(text)) return [OBJECT_ID, text];
-    if (kind === "decimal" || kind === "integer") {
+    // The digits of an id, or a decimal too many.
+    if (kind === "decimal" || (kind === "integer" && !kinds.includes("string"))) {
       if (/^-?\d+(\.\d+)?(E[+-]?\d+)?$/.test(text)) return [NUMBER, text];
       if (/^-?(NaN|Infinity)$/.test(text)) return [NUMBER, Number(text)];
     }

@@ -33,6 +33,26 @@ for (const broken of ["refused", "mute", "silent"]) {
 
 const sse = { transport: "sse" };
 
+scene("no WebSocket at all", async ({ clock, server, connect }) => {
+  server.write("a", {});
+  const known = globalThis.WebSocket;
+  delete globalThis.WebSocket;
+  try {
+    const live = watched(connect({ WebSocket: undefined }));
+    await clock.advance(1_000);
+    assert.deepEqual([ids(live), live.state], [["a"], "live"]);
+    server.stopServing();
+    await clock.advance(60_000);
+    assert.equal(live.state, "offline");
+    server.up = true;
+    server.write("b", {});
+    await clock.advance(60_000);
+    assert.deepEqual([ids(live), live.state], [["a", "b"], "live"], "it has nothing to change over to");
+  } finally {
+    if (known) globalThis.WebSocket = known;
+  }
+});
+
 scene("a stream that breaks off", async ({ clock, server, connect }) => {
   server.write("a", {});
   const live = watched(connect(sse));
@@ -138,6 +158,7 @@ scene("waiting for one's own write on a stream", async ({ clock, server, connect
   const quiet = other.caughtUp(server.write("y", { s: 1 }));
   await clock.advance(26_000);
   await Promise.all([waiting, quiet]);
+  for (const nonsense of ["garbage", 5, {}]) await assert.rejects(live.caughtUp(nonsense), /not a position/, "no event would bring it");
 });
 
 scene("closed while a stream opens", async ({ clock, server, connect }) => {

@@ -138,6 +138,14 @@ scene("values of every type, missing ones and null", async ({ clock, server, con
   assert.deepEqual(ids(down), ids(live).reverse());
 });
 
+scene("integers and texts in one field", async ({ clock, server, connect }) => {
+  server.order = { n: ["integer", "string"] };
+  ["10", 9, "9", 10, "NaN", -1].forEach((n, place) => server.write(`d${place}`, { n }));
+  const live = watched(connect(), { sort: ["n"] });
+  await clock.advance(1_000);
+  assert.deepEqual(live.items.map(({ n }) => n), [-1, 9, 10, "10", "9", "NaN"], "a text is a text, whatever it reads like");
+});
+
 scene("values that JSON shows as text", async ({ clock, server, connect }) => {
   server.order = { id: ["integer"], d: ["decimal"], t: ["date-time"], b: ["binary"], u: ["decimal", "string"] };
   const decimals = ["-1E+3", "-10", "-9.5", "0", "0E+5", "1E-7", "9", "9.0", "9.01", "10", "1E+1", "1E+6144"];
@@ -172,12 +180,13 @@ scene("values that JSON shows as text", async ({ clock, server, connect }) => {
 });
 
 scene("lists and objects where a single value should be", async ({ clock, server, connect }) => {
-  const values = [[], null, [3, "a"], 2, [1, 5], { a: 1 }, { a: 1, b: 0 }, [[1]], { b: { c: 4 } }];
+  const values = [[], null, [3, "a"], 2, [1, 5], { a: 1 }, { a: 1, b: 0 }, [[1]], { b: { c: 4 } }, [[]], { a: [] }, [null]];
   values.forEach((n, place) => server.write(`d${place}`, { n }));
   const live = watched(connect(), { sort: ["n"] });
   const nested = watched(connect(), { sort: ["-n.b.c"] });
   await clock.advance(1_000);
-  assert.deepEqual(ids(live), ["d0", "d1", "d4", "d3", "d2", "d5", "d6", "d8", "d7"]);
+  // An array inside an array is a value of its own, and so is one inside an object: neither is taken apart.
+  assert.deepEqual(ids(live), ["d0", "d1", "d11", "d4", "d3", "d2", "d5", "d6", "d8", "d10", "d9", "d7"]);
   assert.deepEqual(ids(nested)[0], "d8");
 });
 
@@ -202,6 +211,12 @@ scene("more than the server's snapshots hold", async ({ clock, server, connect }
   assert.deepEqual(refused.told.errors, [{ code: "bad_query", message: "limit: at most 10" }]);
   assert.deepEqual([refused.state, refused.error?.code], ["offline", "bad_query"]);
   await assert.rejects(refused.ready, /at most 10/);
+});
+
+scene("limits that are none", async ({ server, connect }) => {
+  const client = connect();
+  for (const limit of [0, -1, 1.5, "5", NaN, Infinity]) assert.throws(() => client.live("posts", { limit }), RangeError);
+  assert.deepEqual(server.received, []);
 });
 
 scene("queries that cannot be", async ({ clock, server, connect }) => {

@@ -249,3 +249,33 @@ async def test_deploy(tmp_path: Path, server_settings: Starter, free_port: Calla
                 await asyncio.to_thread(place.write, 30)
             for client in clients:
                 await client.agrees(server.url, place.token)
+
+
+async def test_order_of_what_should_not_be_there(client: Driver, place: Place) -> None:
+    """Values of every type that JSON shows as such, in a field of text: the order is the database's, also of [[]].
+
+    Each is moved out of its place and back, so that the client puts it there and not the server.
+    """
+    values: list[Any] = [
+        *(None, True, False, 3, -2.5, 10, 2**53 - 1, "text", "Text", "", "6a13", "\U0001f30a", "\uff5e", "10"),
+        *([], [[]], [[], [1]], [[], 1], [5, "x"], ["b", 1], [[1]], [[[]]], [None]),
+        *({"a": 1}, {"a": 1, "b": 2}, {"b": 0}, {"a": "1"}, {}, {"a": []}, {"a": [[]]}),
+    ]
+    times = [None, 7, "yesterday", dt.datetime(1969, 1, 1, tzinfo=dt.UTC), dt.datetime(2040, 1, 1, tzinfo=dt.UTC)]
+    documents: list[dict[str, Any]] = [
+        {"title": value, "slug": f"odd-{n}", "body": "odd", "created_at": times[n % 5], "status": "published"}
+        for n, value in enumerate(values)
+    ]
+    documents.append({"slug": "odd", "body": "odd", "status": "published"})
+    place.posts.insert_many(documents)
+    for sort in (["title"], ["-title"], ["created_at", "-title"]):
+        await client.open(",".join(sort), "posts", {"filter": {"body": "odd"}, "sort": sort})
+    await client.open("window", "posts", {"filter": {"body": "odd"}, "sort": ["title"], "limit": 9})
+    await client.agrees(place.server.url, place.token)
+    for document in documents:
+        place.posts.replace_one({"_id": document["_id"]}, {**document, "title": "moved"})
+    for document in reversed(documents):
+        place.posts.replace_one({"_id": document["_id"]}, document)
+    await client.agrees(place.server.url, place.token)
+    place.posts.delete_many({"body": "odd"})
+    await client.agrees(place.server.url, place.token)
