@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 from collections.abc import Mapping
 from typing import Any, Final, Literal
@@ -27,6 +28,8 @@ _NAMESPACE_EXISTS = 48
 #: WriteConflict, ConflictingOperationInProgress, IndexBuildAborted, IndexBuildAlreadyInProgress and
 #: BackgroundOperationInProgressFor{Database,Namespace}.
 _CONCURRENT = frozenset({26, 46, 112, 117, 276, 285, 12586, 12587})
+#: IndexOptionsConflict and IndexKeySpecsConflict.
+_INDEX_CONFLICTS = frozenset({85, 86})
 _ATTEMPTS = 20
 _PAUSE = dt.timedelta(milliseconds=250)
 
@@ -37,12 +40,22 @@ async def install(database: Database, registry: Registry, action: SchemaAction) 
     Safe while several processes start at once, and safe to repeat. Never drops an index and never touches a document.
     `action` says what the validators do with a write that breaks the rules: refuse it (`error`), log it in the
     server's log (`warn`), or nothing (`off`, which also leaves existing validators alone).
-    Raises DatabaseRefused, naming the collection, when the database will not have it, and DatabaseAway.
+    Raises DatabaseRefused when the database will not have something, with a line for each that names the collection,
+    once all the rest is installed; and DatabaseAway.
     """
+    refused: list[DatabaseRefused] = []
     for resource in registry:
-        await install_one(database, resource, action)
+        try:
+            await install_one(database, resource, action)
+        except DatabaseRefused as error:
+            refused.append(error)
     if registry.get(METADATA) is not None:
-        await install_bucket(database)
+        try:
+            await install_bucket(database)
+        except DatabaseRefused as error:
+            refused.append(error)
+    if refused:
+        raise DatabaseRefused("\n".join(map(str, refused)))
 
 
 async def install_one(database: Database, resource: ResourceClass, action: SchemaAction) -> None:
@@ -106,12 +119,28 @@ async def _create(database: Database, name: str, options: dict[str, Any]) -> Non
 async def _indexes(database: Database, resource: ResourceClass) -> None:
     if not resource.indexes:
         return
-    try:
-        await database.raw[resource.name].create_indexes(resource.indexes)
-    except OperationFailure as error:
-        if error.code in _CONCURRENT:
-            raise
-        raise DatabaseRefused(f"{resource.name}: an index cannot be created ({_message(error)})") from None
+    collection = database.raw[resource.name]
+    with contextlib.suppress(OperationFailure):
+        await collection.create_indexes(resource.indexes)
+        return
+    # One that cannot be created must not keep the others away.
+    refused: list[str] = []
+    for index in resource.indexes:
+        try:
+            await collection.create_indexes([index])
+        except OperationFailure as error:
+            if error.code in _CONCURRENT:
+                raise
+            refused.append(f"{resource.name}: an index cannot be created ({index.document['name']}: {_reason(error)})")
+    if refused:
+        raise DatabaseRefused("\n".join(refused))
+
+
+def _reason(error: OperationFailure) -> str:
+    if error.code in _INDEX_CONFLICTS:
+        return "another one has its name or its fields, which `schema diff` shows"
+    # What a cluster puts before it are the numbers of a build and of a collection.
+    return _message(error).rsplit(":: caused by :: ", 1)[-1]
 
 
 def _message(error: Exception) -> str:

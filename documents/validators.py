@@ -117,8 +117,14 @@ def _type(field_type: FieldType) -> dict[str, Any]:
     return schema | _limits(field_type)
 
 
-#: Shorthands, flags, sets and doubled repetitions mean something else to MongoDB (PCRE) than to pydantic (Rust).
-_READS_DIFFERENTLY = re.compile(r"\\[wWdDsSbBpPhHvVRXKGQENkguU<>]|\(\?|\[\[|&&|--|~~|[*+?}]\+")
+#: What escapes stand for differs between pydantic (Rust), MongoDB (PCRE) and Python, which judges stored documents.
+_ODD_ESCAPE = re.compile(r"\\(?:[wWdDsSbBpPhHvVRXKGQENkguU<>]|x\{)")
+_ESCAPE = re.compile(r"\\.", re.DOTALL)
+#: A set of characters without another one inside, which only Rust would read as one.
+_SET = re.compile(r"\[\^?\]?[^\[\]]*\]")
+_SET_OPERATION = re.compile("&&|--|~~")
+#: Groups such as `(?i)`, repetitions of repetitions, and what is left of sets in sets.
+_ODD_SYNTAX = re.compile(r"\(\?|[*+?}][*+{]|\{,|\[")
 #: A `$` at the end, which is not the second half of an escape.
 _ENDS = re.compile(r"(?<!\\)((?:\\\\)*)\$\Z")
 
@@ -135,7 +141,7 @@ def _limits(field_type: FieldType) -> dict[str, Any]:
     for bound, flag in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum"), ("multipleOf", "")):
         if bound not in limits:
             continue
-        number = _number(limits[bound])
+        number = _number(limits[bound], of_decimal=field_type.kind is Kind.DECIMAL)
         if number is None:  # bounds on times and texts
             del limits[bound]
             limits.pop(flag, None)
@@ -145,7 +151,7 @@ def _limits(field_type: FieldType) -> dict[str, Any]:
         # The embedded server takes no Decimal128 here; MongoDB reads a double in its shortest decimal form.
         limits["multipleOf"] = float(step.to_decimal())
     if pattern := limits.get("pattern"):
-        if _READS_DIFFERENTLY.search(pattern):
+        if _reads_differently(pattern):
             del limits["pattern"]
         else:
             # To PCRE, `$` is also the place before a line feed that ends the text.
@@ -153,7 +159,17 @@ def _limits(field_type: FieldType) -> dict[str, Any]:
     return limits
 
 
-def _number(value: Any) -> int | float | Decimal128 | None:
+def _reads_differently(pattern: str) -> bool:
+    if _ODD_ESCAPE.search(pattern):
+        return True
+    plain = _ESCAPE.sub("x", pattern)
+    return bool(_SET_OPERATION.search(plain) or _ODD_SYNTAX.search(_SET.sub("x", plain)))
+
+
+def _number(value: Any, *, of_decimal: bool) -> int | float | Decimal128 | None:
+    if of_decimal and isinstance(value, float):
+        # pydantic takes the shortest decimal that is this double; to MongoDB 0.1 and Decimal128("0.1") differ.
+        value = Decimal(str(value))
     if isinstance(value, Decimal):
         whole = int(value) if value.is_finite() and value == value.to_integral_value() else None
         return whole if whole is not None and abs(whole) <= MAX_INTEGER else Decimal128(value)

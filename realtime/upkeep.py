@@ -7,7 +7,18 @@ import datetime as dt
 import logging
 from collections.abc import Callable
 
-from documents import Checkpoints, Database, DocumentsError, Entry, Registry, Reset, SchemaAction, always, install
+from documents import (
+    Checkpoints,
+    Database,
+    DatabaseRefused,
+    DocumentsError,
+    Entry,
+    Registry,
+    Reset,
+    SchemaAction,
+    always,
+    install,
+)
 from realtime.feed import Feed
 
 logger = logging.getLogger("headwater.upkeep")
@@ -56,7 +67,12 @@ class Upkeep:
             # Cleared before the work, so that a drop during it is not forgotten, and set again if it fails.
             self._schema_lost = False
             try:
-                await install(self._database, self._registry, self._action)
+                try:
+                    await install(self._database, self._registry, self._action)
+                except DatabaseRefused as error:
+                    # All the rest is installed, and trying again would change nothing: a person has to.
+                    for line in str(error).splitlines():
+                        logger.error("the schema is not as the classes want it: %s", line)
                 await self._checkpoints.install()
             except BaseException:
                 self._schema_lost = True

@@ -16,6 +16,7 @@ from api.settings import Settings
 from documents import (
     BrokenCount,
     BrokenDocument,
+    DatabaseRefused,
     Difference,
     DocumentsError,
     broken_documents,
@@ -66,28 +67,41 @@ def apply(as_json: AsJson = False) -> None:
     """Make the database what the classes want: validators, images, options and missing indexes.
 
     Safe beside running servers and beside itself. Nothing is ever dropped: what only a person can settle is left, and
-    said.
+    said. Exit code 1 when the database refused something.
     """
     settings = settings_or_exit()
     try:
-        settled, left = asyncio.run(_applied(settings))
+        settled, left, refused = asyncio.run(_applied(settings))
     except DocumentsError as error:
         raise refuse(error) from None
     if as_json:
-        _say_json({"settled": list(map(dataclasses.asdict, settled)), "left": list(map(dataclasses.asdict, left))})
-        return
-    say(f"{_number(len(settled), 'difference')} settled.")
-    if left:
-        say("Left for you to settle:")
-        _say_each(left)
+        _say_json(
+            {
+                "settled": list(map(dataclasses.asdict, settled)),
+                "left": list(map(dataclasses.asdict, left)),
+                "refused": str(refused).splitlines() if refused else [],
+            }
+        )
+    else:
+        say(f"{_number(len(settled), 'difference')} settled.")
+        if left:
+            say("Left for you to settle:")
+            _say_each(left)
+    if refused:
+        raise refuse(refused)
 
 
-async def _applied(settings: Settings) -> tuple[list[Difference], list[Difference]]:
+async def _applied(settings: Settings) -> tuple[list[Difference], list[Difference], DatabaseRefused | None]:
+    """What was settled, what is left, and what the database refused on the way."""
     async with served_database(settings) as (database, registry):
         before = await differences(database, registry, settings.schema_action)
-        await install(database, registry, settings.schema_action)
+        refused = None
+        try:
+            await install(database, registry, settings.schema_action)
+        except DatabaseRefused as error:
+            refused = error
         left = await differences(database, registry, settings.schema_action)
-        return [difference for difference in before if difference not in left], left
+        return [difference for difference in before if difference not in left], left, refused
 
 
 @schema.command("check")

@@ -116,12 +116,20 @@ def test_many_apply_at_once(empty: Mongo, mongodb_url: str, tmp_path: Path) -> N
 
 
 def test_an_index_that_stands_in_the_way(empty: Mongo, mongodb_url: str, tmp_path: Path) -> None:
-    """`apply` drops nothing: it says which one, and exits with 1."""
+    """`apply` drops nothing: it settles the rest, says which one is left, and exits with 1."""
     empty["posts"].create_index([("slug", -1)], name="slug_unique")
-    code, _, complaints = run(settings_for(mongodb_url, empty), tmp_path, "apply")
+    settings = settings_for(mongodb_url, empty)
+    code, printed, complaints = run(settings, tmp_path, "apply")
     assert code == 1
     assert complaints.startswith("headwater: posts: an index cannot be created")
+    assert len(complaints.splitlines()) == 1
+    assert printed.splitlines()[1:3] == ["Left for you to settle:", "posts"]
     assert empty["posts"].index_information()["slug_unique"]["key"] == [("slug", -1)]
+
+    code, printed, complaints = run(settings, tmp_path, "apply", "--json")
+    answer = json.loads(printed)
+    assert (code, answer["settled"], [left["name"] for left in answer["left"]]) == (1, [], ["slug_unique"])
+    assert [f"headwater: {line}" for line in answer["refused"]] == complaints.splitlines()
 
 
 def test_documents_that_break_the_rules(empty: Mongo, mongodb_url: str, tmp_path: Path) -> None:

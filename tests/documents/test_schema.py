@@ -251,6 +251,29 @@ async def test_an_index_that_cannot_be_built_names_its_collection(world: World) 
         await install_one(world.database, world.registry["notes"], "error")
 
 
+async def test_what_cannot_be_installed_keeps_nothing_else_away(world: World) -> None:
+    """Everything else is installed, also of the same class; then each refusal is said, with its index and reason."""
+    raw = world.database.raw
+    before = {name: set(await raw[name].index_information()) for name in ("notes", "posts", "comments")}
+    await raw["notes"].drop_indexes()
+    await raw["notes"].insert_many([{"title": "a", "slug": "s"}, {"title": "b", "slug": "s"}])
+    await raw["posts"].drop_indexes()
+    await raw["posts"].create_index([("slug", -1)], name="slug_unique")
+    await raw["comments"].drop_indexes()
+    await raw.command("collMod", "comments", validator={})
+    with pytest.raises(DatabaseRefused) as refused:
+        await install(world.database, world.registry, "error")
+    of_notes, of_posts = sorted(str(refused.value).splitlines())
+    assert of_notes.startswith("notes: an index cannot be created (slug_unique: E11000 duplicate key error")
+    assert of_posts == (
+        "posts: an index cannot be created (slug_unique: another one has its name or its fields, which `schema diff` "
+        "shows)"
+    )
+    after = {name: set(await raw[name].index_information()) for name in before}
+    assert after == before | {"notes": before["notes"] - {"slug_unique"}}
+    await refusal(world, "comments", {"body": 5})
+
+
 def failing(monkeypatch: pytest.MonkeyPatch, codes: Iterator[int]) -> None:
     """Let the next commands that modify a collection fail with these codes, as on a cluster where others do so too."""
     real = AsyncIOMotorDatabase.command

@@ -12,13 +12,14 @@ from bson import Decimal128
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from motor.motor_asyncio import AsyncIOMotorDatabase
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, create_model
 from pymongo.errors import WriteError
 
 from documents import LiveDocument, ResourceClass, json_schema
 from documents.models import Comment, Post, StoredFile, User
 from documents.models.accounts import ApiKey, Session
 from documents.refusals import faults_of_refusal
+from documents.validity import Validity
 from tests.documents.class_shapes import Declared, broken_documents, document_classes, documents_of
 from tests.documents.classes import CLASSES
 
@@ -132,3 +133,42 @@ def test_limits_are_those_that_mean_the_same() -> None:
     assert "maxLength" not in properties["seal"]
     for name in ("strict", "loose", "doubled"):
         assert "pattern" not in properties[name]
+
+
+#: Texts that pydantic takes for the pattern, and whether the rule goes into the database.
+PATTERNS = [
+    (r"^[a[bc]]$", "c", False),
+    (r"^[^[:alpha:]]+$", "1", False),
+    (r"^[a-z[:digit:]]+$", "a1", False),
+    (r"^a{2}{3}$", "aaaaaa", False),
+    (r"^a**$", "aa", False),
+    (r"^\x{41}$", "A", False),
+    (r"^\U00000041$", "A", False),
+    (r"^[a-z&&[^b]]$", "a", False),
+    (r"^[\[\]*+]+$", "[*+]", True),
+    (r"^[]{]+$", "]{", True),
+    (r"^\*+$", "**", True),
+    (r"^a{2,3}?(b|c)*$", "aabc", True),
+    (r"^\x41\t$", "A\t", True),
+]
+
+
+@pytest.mark.parametrize(("pattern", "text", "enforced"), PATTERNS)
+def test_pattern_that_others_read_otherwise_is_left_to_the_class(pattern: str, text: str, enforced: bool) -> None:
+    """Neither the database nor the judgement of stored documents refuses what the class accepts."""
+    declared = create_model("Tagged", __base__=Parcel, tag=(Annotated[str, Field(pattern=pattern)], ...))
+    assert TypeAdapter(Annotated[str, Field(pattern=pattern)]).validate_python(text) == text
+    schema = json_schema(ResourceClass(declared))
+    assert ("pattern" in schema["properties"]["tag"]) is enforced
+    assert Validity({"properties": {"tag": schema["properties"]["tag"]}}).faults({"tag": text}) == []
+
+
+def test_bound_of_decimals_that_is_a_double() -> None:
+    """It is the decimal that a person wrote, for the class and the database alike."""
+    price = Annotated[Decimal, Field(ge=0.1, lt=0.3)]
+    assert TypeAdapter(price).validate_python(Decimal("0.1")) == Decimal("0.1")
+    schema = json_schema(ResourceClass(create_model("Priced", __base__=Parcel, price=(price, ...))))
+    rules = schema["properties"]["price"]
+    assert (rules["minimum"], rules["maximum"]) == (Decimal128("0.1"), Decimal128("0.3"))
+    judged = Validity({"properties": {"price": rules}})
+    assert [judged.faults({"price": Decimal128(value)}) for value in ("0.1", "0.3")] == [[], ["price"]]
