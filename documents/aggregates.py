@@ -33,10 +33,9 @@ MAX_BYTES = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class DistinctField:
-    """A field whose values can be told apart: its stored path, and how many arrays lie on it."""
+    """A field whose values can be told apart, by its stored path."""
 
     path: str
-    arrays: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +53,16 @@ def parse_distinct(path: str, visible: Fields) -> DistinctField:
     place = resolve(path, scope)
     if place is None:
         raise FilterRefused([Fault(("path", "field"), f"there is no field `{path}`", "unknown_field")])
-    segments, arrays = path.split("."), 0
-    for number in range(1, len(segments) + 1):
+    segments = path.split(".")
+    for number in range(1, len(segments)):
         here = resolve(".".join(segments[:number]), scope)
-        if here is not None and here.type.kind is Kind.ARRAY:
-            arrays += 1
-            if number < len(segments) and is_index(segments[number]):
-                raise FilterRefused([Fault(("path", "field"), "an index is not a field", "unknown_field")])
+        if here is not None and here.type.kind is Kind.ARRAY and is_index(segments[number]):
+            raise FilterRefused([Fault(("path", "field"), "an index is not a field", "unknown_field")])
     if has_kind(place.type, Kind.OBJECT, Kind.MAP) or (
         place.type.item is not None and has_kind(place.type.item, Kind.OBJECT, Kind.MAP)
     ):
         raise FilterRefused([Fault(("path", "field"), f"`{path}` has no single values", "not_distinct")])
-    return DistinctField(place.path, arrays)
+    return DistinctField(place.path)
 
 
 class Aggregates:
@@ -89,20 +86,22 @@ class Aggregates:
         Each is `{"value": …}`, with `counted` also `"count"`: how many readable documents that match have it.
         """
         rule, _ = resource.rule("read", principal)
-        # On a value that is no array, $unwind does nothing; what is absent, null or empty it drops.
+        segments, value = field.path.split("."), f"${field.path}"
+        # On a value that is no array, $unwind does nothing; what is absent, null or empty it drops. Each array on the
+        # way is taken apart by itself, because the embedded server's paths do not lead through one.
         pipeline: list[dict[str, Any]] = [
             {"$match": to_query(conjunction([rule, filter]))},
-            {"$project": {"value": f"${field.path}"}},
-            *({"$unwind": "$value"} for _ in range(max(field.arrays, 1))),
+            {"$project": {field.path: 1}},
+            *({"$unwind": f"${'.'.join(segments[:number])}"} for number in range(1, len(segments) + 1)),
         ]
         if counted:
             # An array may hold a value twice, and then it is still one document.
             pipeline += [
-                {"$group": {"_id": {"value": "$value", "id": "$_id"}}},
+                {"$group": {"_id": {"value": value, "id": "$_id"}}},
                 {"$group": {"_id": "$_id.value", "count": {"$sum": 1}}},
             ]
         else:
-            pipeline.append({"$group": {"_id": "$value"}})
+            pipeline.append({"$group": {"_id": value}})
         pipeline += [{"$sort": {"_id": 1}}, {"$limit": limit + 1}]
         public = partial(public_id, kind=resource.id_kind) if field.path == "_id" else public_value
 
