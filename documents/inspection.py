@@ -125,9 +125,7 @@ async def _explained(database: Database, resource: ResourceClass, batch: Sequenc
             elif keyword in _REASONS:
                 flag = f"exclusive{keyword.capitalize()}"
                 rules = {name: schema[name] for name in (keyword, flag) if name in schema}
-                reason = _REASONS[keyword].format(_shown(demand))
-                if flag in rules:
-                    reason += ", which is excluded"
+                reason = (_EXCLUSIVE if schema.get(flag) else _REASONS)[keyword].format(_shown(demand))
                 for document_id in await failing(ids, within(rules)):
                     found[public_id(document_id, resource.id_kind)].breaches.append(Breach(path, reason))
 
@@ -170,6 +168,8 @@ _REASONS = {
     "uniqueItems": "it holds a value twice",
     "anyOf": "it fits none of the alternatives",
 }
+
+_EXCLUSIVE = {"minimum": "it is not above {}", "maximum": "it is not below {}"}
 
 
 def _shown(demand: Any) -> str:

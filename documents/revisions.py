@@ -42,13 +42,17 @@ def next_revision(
     bookkeeping["revision"] = stored["revision"] + 1 if _is_counted(stored) else 1
     whole = {**values, **bookkeeping}
     try:
-        return validate_whole(resource, whole)
+        new = validate_whole(resource, whole)
     except DocumentRefused as refused:
         wrong = _of_server(resource, refused.faults)
         if not wrong:
             raise
-    set_anew = {name: value for name, value in _set_on_create(resource, principal).items() if name in wrong}
-    return validate_whole(resource, {name: value for name, value in whole.items() if name not in wrong} | set_anew)
+        set_anew = {name: value for name, value in _set_on_create(resource, principal).items() if name in wrong}
+        new = validate_whole(resource, {name: value for name, value in whole.items() if name not in wrong} | set_anew)
+    if not _is_same_id(stored["_id"], new["_id"]):
+        # A text, say, of which pydantic makes the ObjectId that it looks like.
+        raise DocumentRefused([Fault(("body", "id"), "the stored `_id` has another type than the class's", "id")])
+    return new
 
 
 def is_revised(resource: ResourceClass, stored: Stored, new: Stored) -> bool:
@@ -65,6 +69,12 @@ def is_revised(resource: ResourceClass, stored: Stored, new: Stored) -> bool:
         return True
     before, after = ({name: document[name] for name in names} for document in (stored, new))
     return encode(before, codec_options=CODEC) != encode(after, codec_options=CODEC)
+
+
+def _is_same_id(stored: Any, new: Any) -> bool:
+    if isinstance(stored, int | float) and isinstance(new, int | float) and not isinstance(stored, bool):
+        return stored == new  # MongoDB compares numbers by value
+    return encode({"_id": stored}, codec_options=CODEC) == encode({"_id": new}, codec_options=CODEC)
 
 
 def _is_counted(stored: Stored) -> bool:

@@ -141,9 +141,9 @@ async def _checked(settings: Settings, limit: int, as_json: bool) -> tuple[list[
                 if as_json:
                     kept.append(document)
                     continue
-                say(f"{document.collection} {document.id}")
+                say(f"{document.collection} {_printable(document.id)}")
                 for breach in document.breaches:
-                    say(f"  {breach.field}: {breach.reason}")
+                    say(f"  {_printable(breach.field)}: {breach.reason}")
             if limit and of_class > limit and not as_json:
                 say(f"{resource.name}: {of_class - limit} more")
             count += of_class
@@ -176,6 +176,11 @@ def _say_broken(broken: Sequence[BrokenCount]) -> None:
         say(f"{entry.collection}: {_number(entry.count, 'document')} {breaks} the rules: {', '.join(entry.ids)}{more}")
     if broken:
         say("`schema check` says why.")
+
+
+def _printable(name: str) -> str:
+    """A name as it is, but where a terminal would hide it or take it for a command."""
+    return name if name and name.isprintable() else json.dumps(name)
 
 
 def _number(count: int, what: str) -> str:

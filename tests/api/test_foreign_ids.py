@@ -58,6 +58,7 @@ def test_a_document_under_an_id_of_another_type(
         assert alice.client.get(address, headers={"If-None-Match": got.headers["ETag"]}).status_code == 304
         changed = alice.client.patch(address, json={"body": "new"})
         assert changed.status_code == 422, changed.text
+        assert changed.json()["errors"][0]["loc"] == ["body", "id"]
         assert alice.client.get(address).json() == listed
 
         assert alice.client.delete(address).status_code == 204

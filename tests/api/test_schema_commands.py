@@ -137,12 +137,20 @@ def test_documents_that_break_the_rules(empty: Mongo, mongodb_url: str, tmp_path
     settings = settings_for(mongodb_url, empty)
     assert run(settings, tmp_path, "check") == (0, "No document breaks the rules.\n", "")
     ids = [ObjectId() for _ in range(3)]
-    empty["comments"].insert_many([{"_id": document_id, "body": "secret" * 9, "mood": 1} for document_id in ids])
+    empty["comments"].insert_many(
+        [{"_id": document_id, "body": "secret" * 9, "mood": 1, "": 1, "\x1b[2J": 1} for document_id in ids]
+    )
     empty["posts"].insert_one({"_id": ids[0], "title": "", "author_id": "x"})
 
     code, printed, complaints = run(settings, tmp_path, "check", "--limit", "2")
     assert (code, complaints) == (1, "")
-    of_comment = ["  mood: there is no such field", "  post_id: it is missing", "  author_id: it is missing"]
+    of_comment = [
+        "  mood: there is no such field",
+        '  "": there is no such field',
+        r'  "\u001b[2J": there is no such field',
+        "  post_id: it is missing",
+        "  author_id: it is missing",
+    ]
     assert printed.splitlines() == [
         *(line for document_id in ids[:2] for line in (f"comments {document_id}", *of_comment)),
         "comments: 1 more",

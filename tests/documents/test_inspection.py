@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from bson import Decimal128, ObjectId
+from pydantic import Field
 
-from documents import BrokenDocument, broken_documents, count_broken, inspection
+from documents import BrokenDocument, LiveDocument, ResourceClass, broken_documents, count_broken, inspection
 from documents.inspection import Breach
 from tests.documents.classes import World
 
@@ -70,6 +71,23 @@ async def test_a_broken_document_is_named_with_its_reasons(world: World, case: s
     assert sorted(found.breaches, key=str) == sorted((Breach(*reason) for reason in reasons), key=str)
     (count,) = await count_broken(world.database, world.registry, ids=5)
     assert (count.collection, count.count, count.ids) == ("specimens", 1, (broken,))
+
+
+class Limited(LiveDocument):
+    """Bounds that are no values themselves."""
+
+    above: Annotated[int, Field(gt=0)] = 1
+    below: Annotated[float, Field(lt=1)] = 0.0
+
+    class Settings:
+        name = "limited"
+
+
+async def test_a_bound_that_is_excluded(world: World) -> None:
+    """The reason is true of the bound itself, too."""
+    await stored(world, "limited", {"above": 0, "below": 1})
+    (found,) = [document async for document in broken_documents(world.database, ResourceClass(Limited))]
+    assert found.breaches == [Breach("above", "it is not above 0"), Breach("below", "it is not below 1")]
 
 
 async def test_many_broken_documents(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
