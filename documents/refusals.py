@@ -14,7 +14,7 @@ from bson.errors import InvalidDocument
 from pymongo.errors import DocumentTooLarge, WriteError
 
 from documents.access import Principal
-from documents.database import driver_errors
+from documents.database import Stored, driver_errors
 from documents.errors import DocumentRefused, Duplicate, Fault
 from documents.input import masked
 from documents.markers import Hidden
@@ -61,6 +61,20 @@ def faults_of_refusal(details: Mapping[str, Any], resource: ResourceClass) -> li
     rules = details.get("errInfo", {}).get("details", {}).get("schemaRulesNotSatisfied", [])
     faults = [f for f in _faults(rules, ("body",)) if not (len(f.loc) > 1 and f.loc[1] in hidden)]
     return faults or [Fault(("body",), "the collection's validator refuses the document", "validator")]
+
+
+def is_kept(fault: Fault, read: Stored, written: Stored) -> bool:
+    """Whether the fault is a field that nobody declared, and that the document has had before as it has it now."""
+    if fault.type != "extra_forbidden":
+        return False
+    before: Any = read
+    after: Any = written
+    for step in fault.loc[1:]:
+        try:
+            before, after = before[step], after[step]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return bool(before == after)
 
 
 def _faults(rules: Any, loc: Loc) -> Iterator[Fault]:

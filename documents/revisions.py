@@ -11,9 +11,10 @@ from bson import ObjectId, encode
 from documents.access import Principal
 from documents.database import CODEC, Stored
 from documents.errors import DocumentRefused, Fault
-from documents.input import MAX_INTEGER, validate_whole
+from documents.input import MAX_INTEGER, to_python, validate_whole
 from documents.markers import SetOnCreate
 from documents.resources import BOOKKEEPING, ResourceClass, is_client_writable, utc_now
+from documents.shapes import FieldType, Kind
 
 
 def first_revision(resource: ResourceClass, principal: Principal, values: Mapping[str, Any]) -> Stored:
@@ -32,8 +33,8 @@ def next_revision(
     """The document that `principal` makes of `stored` by the Python `values`, which are all of the new one's.
 
     Fields that no client can set are put right where they break the rules, because nobody else could: one that is set
-    on creation is set as if `principal` were creating the document now, others get their default. Raises
-    DocumentRefused.
+    on creation is set as if `principal` were creating the document now, others get their default. What nobody declared
+    inside a field that stays as it is, stays too. Raises DocumentRefused.
     """
     now = utc_now()
     bookkeeping: dict[str, Any] = {"updated_at": now, "updated_by": principal.author}
@@ -52,6 +53,30 @@ def next_revision(
     if not _is_same_id(stored["_id"], new["_id"]):
         # A text, say, of which pydantic makes the ObjectId that it looks like.
         raise DocumentRefused([Fault(("body", "id"), "the stored `_id` has another type than the class's", "id")])
+    before = to_python({name: value for name, value in stored.items() if name in new})
+    return {
+        name: _with_undeclared(stored[name], value, resource.fields[name].type)
+        if name in before and before[name] == whole.get(name)
+        else value
+        for name, value in new.items()
+    }
+
+
+def _with_undeclared(stored: Any, new: Any, field_type: FieldType) -> Any:
+    """`new`, which the class made of `stored`, with what nested documents hold besides their declared fields: another
+    version of the class may have written it. In maps and unions the class decides."""
+    match field_type:
+        case FieldType(kind=Kind.OBJECT, fields=fields) if fields and isinstance(stored, Mapping):
+            if not isinstance(new, Mapping):
+                return new
+            kept = {
+                name: _with_undeclared(stored[name], value, fields[name].type) if name in stored else value
+                for name, value in new.items()
+            }
+            return kept | {name: value for name, value in stored.items() if name not in fields}
+        case FieldType(kind=Kind.ARRAY, item=FieldType() as item) if isinstance(stored, list):
+            if isinstance(new, list) and len(new) == len(stored):
+                return [_with_undeclared(old, value, item) for old, value in zip(stored, new, strict=True)]
     return new
 
 

@@ -33,7 +33,7 @@ from documents.patches import MergePatch, Patch, PatchKind
 from documents.positions import Position
 from documents.preconditions import NO_PRECONDITIONS, Preconditions
 from documents.public import PublicForm, public_id
-from documents.refusals import masking, refusing
+from documents.refusals import is_kept, masking, refusing
 from documents.resources import Registry, ResourceClass
 from documents.revisions import first_revision, is_revised, next_revision
 from documents.transactions import Conflicted, Transaction
@@ -333,8 +333,7 @@ class Store:
         program that knows nothing of classes. Where the collection's validator refuses nothing but those, which are
         stored already, it is passed over.
         """
-        undeclared = {name: value for name, value in read.items() if name not in resource.fields}
-        candidate = new | undeclared
+        candidate = new | {name: value for name, value in read.items() if name not in resource.fields}
         key = (resource.name, public_id(read["_id"], resource.id_kind))
         unvalidated = within is not None and key in within.unvalidated
         try:
@@ -344,7 +343,7 @@ class Store:
                 )
             return candidate if written else None
         except DocumentRefused as refused:
-            if unvalidated or not all(fault.loc[1:2] and fault.loc[1] in undeclared for fault in refused.faults):
+            if unvalidated or not all(is_kept(fault, read, candidate) for fault in refused.faults):
                 raise
         if within is not None:  # the refusal has ended it
             within.unvalidated.add(key)

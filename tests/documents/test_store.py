@@ -315,6 +315,28 @@ async def test_a_fault_in_a_hidden_field_names_no_field(contract: World) -> None
     assert ("body", "cost") in {f.loc for f in seen.value.faults}
 
 
+async def test_undeclared_fields_inside_documents_stay(world: World) -> None:
+    """Until the field that they are in is changed; the collection's validator is passed over for nothing else."""
+    specimens, store = world.registry["specimens"], world.store
+    part = {"name": "a", "newer": [1]}
+    made = await world.database.raw["specimens"].insert_one(
+        {"must": 1, "part": part, "parts": [{"name": "b"}, part]}, bypass_document_validation=True
+    )
+    id_text = str(made.inserted_id)
+    patched = await store.merge_patch(specimens, id_text, ANN, {"text": "x"})
+    assert patched.document["invalid"] == ["part", "parts"]
+    kept = await stored(world, "specimens", id_text)
+    assert (kept["part"]["newer"], kept["parts"][1]["newer"], "newer" in kept["parts"][0]) == ([1], [1], False)
+    # The same revision, since nothing has changed.
+    again = await store.merge_patch(specimens, id_text, ANN, {"text": "x"})
+    assert (again.changed, again.document["revision"]) == (False, patched.document["revision"])
+    await store.merge_patch(specimens, id_text, ANN, {"part": {"name": "c"}})
+    kept = await stored(world, "specimens", id_text)
+    assert (kept["part"]["name"], "newer" in kept["part"], kept["parts"][1]["newer"]) == ("c", False, [1])
+    whole, _ = await store.replace(specimens, id_text, ANN, {"must": 1, "parts": [{"name": "b"}, {"name": "a"}]})
+    assert "invalid" not in whole.document
+
+
 async def test_undeclared_fields_stay(world: World) -> None:
     """A newer version of the class may have written them, so the validator is passed over for them."""
     notes, store = world.registry["notes"], world.store
