@@ -86,6 +86,7 @@ from documents import (
     live_collections,
     open_database,
     refuse_half_imported,
+    refuse_without_changes,
 )
 from realtime import (
     ConnectionManager,
@@ -132,6 +133,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         database = await open_database(url, settings.database)
         stack.push_async_callback(database.close)
         await refuse_half_imported(database)
+        await refuse_without_changes(database)
         background = Background()
         stack.push_async_callback(background.stop)
         registry = Registry.load(settings.documents)

@@ -26,7 +26,9 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         where = f"HEADWATER_HOST and HEADWATER_PORT: cannot listen on {host} port {port}"
-        raise ListenRefused(f"{where} ({os.strerror(error.errno or 0)})") from None
+        # The number of a name that cannot be resolved is none of the system's errors.
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise ListenRefused(f"{where} ({reason})") from None
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         # Connections inherit it. What a client does not take then waits in its outbox, where it is bounded, and not in
         # the kernel, which would hold some megabytes of it. What is on its way does not count, so nothing gets slower.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any, Final
@@ -10,12 +11,15 @@ from fastapi.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.addresses import address_of
-from api.metrics import Metrics
+from api.problems import Problem, problem_answer
 from api.services import Caller, Services
 from realtime import Connection
 
 logger = logging.getLogger("headwater.access")
 
+#: The status of a request whose client left before an answer began, as nginx has it. No client ever sees it.
+CLIENT_LEFT: Final = 499
+_SOON: Final = {"Retry-After": "1"}
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 #: Of answers that no route gave. There are as many paths as clients can think of.
 UNMATCHED: Final = "unmatched"
@@ -40,15 +44,25 @@ class RequestLog:
             if scope["type"] == "websocket":
                 await self._app(scope, seen.receive, seen.send_frame)
             else:
-                await self._request(services.figures.metrics, scope, seen)
+                await self._request(services, scope, seen)
         finally:
             # Also when the client has left, or the server stops.
             seen.log()
 
-    async def _request(self, metrics: Metrics, scope: Scope, seen: _Seen) -> None:
+    async def _request(self, services: Services, scope: Scope, seen: _Seen) -> None:
+        metrics = services.figures.metrics
         metrics.requests_in_progress.inc()
         try:
             await self._app(scope, seen.pass_on, seen.send)
+            seen.status = seen.status or CLIENT_LEFT
+        except asyncio.CancelledError:
+            # By the server, when the grace of a stop is over; the task ends here in any case. Else the log would have a
+            # stack trace for each, and clients a 500.
+            if not services.manager.draining:
+                raise
+            if not seen.status:
+                stopping = Problem(503, "The server stops; it may have done what was asked.", headers=_SOON)
+                await problem_answer(stopping, scope)(scope, seen.pass_on, seen.send)
         finally:
             metrics.requests_in_progress.dec()
             method, route = method_of(scope), route_of(scope)

@@ -58,6 +58,8 @@ class Application:
     ) -> None:
         self.services: Services | None = None
         self._app: ASGIApp | None = None
+        self._starting: asyncio.Task[Any] | None = None
+        self._abandoned = False
         self._running = running
         self._say = say
 
@@ -76,6 +78,7 @@ class Application:
         await receive()
         # Another server than ours may have begun, with logging of its own.
         tame_uvicorn()
+        self._starting = asyncio.current_task()
         try:
             settings = load_settings()
             async with self._running(settings) as services:
@@ -85,6 +88,7 @@ class Application:
                 # brings one about. All this lives as long as the process, so the collector need not look at it.
                 gc.collect()
                 gc.freeze()
+                self._starting = None
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
         except STARTUP_ERRORS as error:
@@ -93,9 +97,25 @@ class Application:
             logging.getLogger("uvicorn.error").disabled = True
             await send({"type": "lifespan.startup.failed", "message": ""})
             return
+        except asyncio.CancelledError:
+            if not self._abandoned:
+                raise
+            logging.getLogger("uvicorn.error").disabled = True
+            await send({"type": "lifespan.startup.failed", "message": ""})
+            return
         finally:
-            self.services, self._app = None, None
+            self.services, self._app, self._starting = None, None, None
         await send({"type": "lifespan.shutdown.complete"})
+
+    def abandon(self) -> None:
+        """Give up a start that is under way, and stop what it has started so far. Without effect at other times.
+
+        A start may wait for others for as long as they like: a database that is away, an index that is built.
+        """
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            self._abandoned = True
+            starting.cancel()
 
     def drain(self) -> None:
         """Tell live clients to go elsewhere. Called on the first signal, while the sockets are still open."""
@@ -135,7 +155,12 @@ class _Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
     def _drain(self, sig: int, frame: FrameType | None) -> None:
-        self._draining = asyncio.create_task(self._exit_when_drained(sig, frame))
+        if not self.started:
+            # Nobody has been accepted yet, so there is nobody to wait for.
+            self._application.abandon()
+            super().handle_exit(sig, frame)
+        elif self._draining is None:
+            self._draining = asyncio.create_task(self._exit_when_drained(sig, frame))
 
     async def _exit_when_drained(self, sig: int, frame: FrameType | None) -> None:
         """Let connections end by their next answer. A client that reuses one just as we close it loses a request."""
@@ -199,7 +224,7 @@ def _announce(settings: Settings, listening: socket.socket, say: Callable[[str],
 
 
 def serve(app: Application, settings: Settings, say: Callable[[str], object], shared: Shared) -> bool:
-    """Serve `app` until a signal ends it; whether it ever started. Configures logging. Raises ListenRefused.
+    """Serve `app` until a signal ends it; False when it could not start. Configures logging. Raises ListenRefused.
 
     With several workers this process supervises them, and each of them serves. `shared` holds open what they share,
     and gives the environment variables that tell them of it.
@@ -259,11 +284,17 @@ def _serve_on(listening: socket.socket, app: Application, settings: Settings, on
     # uvicorn raises the signal that has ended it once more, when all is done: SIGTERM is then to end this process as
     # SIGINT does, with the exit code 0.
     terminating = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A terminal that is closed, or somebody who takes this process for a supervisor. Who started it with `nohup` has
+    # it ignored, and it stays so.
+    hanging_up = signal.getsignal(signal.SIGHUP)
+    if hanging_up is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:
         # A start that fails has said why; uvicorn then exits with a code of its own.
         with contextlib.suppress(KeyboardInterrupt, SystemExit):
             server.run(sockets=[listening])
     finally:
+        signal.signal(signal.SIGHUP, hanging_up)
         signal.signal(signal.SIGTERM, terminating)
         announcements.drop()
-    return server.started
+    return server.started or server.should_exit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from email.errors import MessageError
 from email.message import EmailMessage
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 from api.counters import parse_limits
 from api.hosts import is_host_pattern
@@ -28,6 +29,10 @@ MIN_TOKEN_CHARACTERS = 16
 FIRST_ADMIN = "admin"
 EMBEDDED = "embedded"
 IN_MEMORY = "mongomock://"
+#: MongoDB's own databases, whose changes cannot be followed.
+_INTERNAL_DATABASES = ("admin", "config", "local")
+_PREFIX = "HEADWATER_"
+_FILE = ".env"
 
 #: As browsers send it (RFC 6454, 6.2): with a path, or with capitals, none would ever be equal to it.
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
@@ -50,9 +55,9 @@ class SettingsRefused(Exception):
 class Settings(BaseSettings):
     """All settings of a process. Times are in the unit that the name says, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_prefix="HEADWATER_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=_FILE, extra="ignore")
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     environment: Literal["development", "production"] = "development"
@@ -89,8 +94,8 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
     max_upload_bytes: Annotated[int, Field(ge=1_024)] = 104_857_600
     page_size_max: Annotated[int, Field(ge=1, le=10_000)] = 100
-    history_events: Annotated[int, Field(ge=100)] = 50_000
-    history_max_bytes: Annotated[int, Field(ge=1_048_576)] = 67_108_864
+    history_events: Annotated[int, Field(ge=100, le=10**9)] = 50_000
+    history_max_bytes: Annotated[int, Field(ge=1_048_576, le=2**40)] = 67_108_864
     outbox_max_bytes: Annotated[int, Field(ge=65_536)] = 1_048_576
     snapshot_max: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     schema_action: Literal["error", "warn", "off"] = "error"
@@ -166,6 +171,8 @@ class Settings(BaseSettings):
         for peer in self.forwarded_allow_ips:
             if peer != "*" and not _is_network(peer):
                 found.append(f"HEADWATER_FORWARDED_ALLOW_IPS: {peer!r} is not an address, a network or *")
+        if self.database in _INTERNAL_DATABASES:
+            found.append(f"HEADWATER_DATABASE: {self.database} is MongoDB's own, whose changes cannot be followed")
         if self.redis_url is not None and not _is_redis(self.redis_url.get_secret_value()):
             found.append("HEADWATER_REDIS_URL is not a URL such as redis://localhost:6379/0; see docs/settings.md")
         secret = self.secret_key.get_secret_value()
@@ -254,6 +261,18 @@ def _is_network(text: str) -> bool:
     return True
 
 
+def _is_ours(name: str) -> bool:
+    return name.upper().startswith(_PREFIX)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _is_redis(url: str) -> bool:
     try:
         RedisPlace.parse(url)
@@ -264,6 +283,8 @@ def _is_redis(url: str) -> bool:
 
 def load_settings() -> Settings:
     """Read the settings. Raises SettingsRefused, naming each variable that is wrong, never its value."""
+    if undecodable := sorted(name for name, value in os.environ.items() if _is_ours(name) and not _is_text(value)):
+        raise SettingsRefused([f"{name} is not UTF-8" for name in undecodable])
     try:
         settings = Settings()
     except ValidationError as error:
@@ -273,3 +294,10 @@ def load_settings() -> Settings:
     if faults := settings.faults():
         raise SettingsRefused(faults)
     return settings
+
+
+def unknown_settings() -> list[str]:
+    """Names with our prefix, in the environment or in `.env`, that are no setting. They are ignored."""
+    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    given = {name.upper() for source in (EnvSettingsSource, DotEnvSettingsSource) for name in source(Settings).env_vars}
+    return sorted(name for name in given - known if _is_ours(name))

@@ -24,7 +24,8 @@ def tls_faults(certificate: Path | None, key: Path | None) -> list[str]:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=no_password)
     except (ssl.SSLError, OSError, ValueError) as error:
-        reason = error.reason if isinstance(error, ssl.SSLError) else str(error)
+        # OpenSSL gives no reason for a file that holds nothing in PEM form.
+        reason = (error.reason or "not found") if isinstance(error, ssl.SSLError) else str(error)
         which = "HEADWATER_TLS_CERTIFICATE and HEADWATER_TLS_KEY" if key else "HEADWATER_TLS_CERTIFICATE"
-        return [f"{which} are not a certificate in PEM form and its unencrypted key ({reason})"]
+        return [f"{which}: a certificate in PEM form and its unencrypted key are needed ({reason})"]
     return []

@@ -82,7 +82,7 @@ from documents.inspection import BrokenCount, BrokenDocument, broken_documents, 
 from documents.lists import Count, ListQuery, Lists, Page, Result, words_filter
 from documents.markers import DerivedFrom, Hidden, ReadOnly, References, SetOnCreate, VisibleTo, current_user
 from documents.memory import MemoryDatabase
-from documents.opening import bind_classes, live_collections, open_database
+from documents.opening import bind_classes, live_collections, open_database, refuse_without_changes
 from documents.password_resets import LIFETIME as RESET_LIFETIME
 from documents.password_resets import PasswordResets, Reclaim
 from documents.patches import Patch, PatchKind
@@ -317,6 +317,7 @@ __all__ = [
     "public_value",
     "references_of",
     "refuse_half_imported",
+    "refuse_without_changes",
     "repeatable_ids",
     "rfc3339",
     "role",

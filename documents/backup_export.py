@@ -11,8 +11,9 @@ from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorCollection
 from pymongo.read_concern import ReadConcern
 
+from documents.backup_import import refuse_half_imported
 from documents.backup_lines import RAW_CODEC, NotALine, from_line, id_of, to_line
-from documents.backups import BackupRefused, Folder, Manifest, Progress, Tally, stored_collections, whole_lines
+from documents.backups import BackupRefused, Folder, Manifest, Progress, Tally, stored_collections, whole_lines, written
 from documents.database import Database, driver_errors
 
 _BATCH: Final = 200
@@ -24,8 +25,10 @@ async def export_backup(
     """Write `collections` (None: all) into `folder`, or what is missing there of the same backup.
 
     It is not a snapshot: a document that is written meanwhile is there in either form, as with mongoexport. Safe to
-    cancel and to kill: the next call goes on. Raises BackupRefused and DatabaseAway.
+    cancel and to kill: the next call goes on. Raises BackupRefused and DatabaseAway, and DatabaseRefused while an
+    import into the database has not ended.
     """
+    await refuse_half_imported(database)
     manifest = folder.manifest()
     if manifest is None:
         names = await stored_collections(database)
@@ -58,7 +61,7 @@ async def _export(database: Database, folder: Folder, name: str, on_progress: Pr
     with driver_errors():
         total = tally.documents + await database.raw[name].estimated_document_count()
         on_progress(name, tally.documents, total)
-        with _appending(folder, name, tally.bytes) as file:
+        with written(folder.file(name)), _appending(folder, name, tally.bytes) as file:
             cursor = collection.find(query).sort("_id", 1).batch_size(_BATCH)
             try:
                 while batch := await cursor.to_list(_BATCH):

@@ -9,6 +9,7 @@ written last and at once, so a folder is either complete or says that it is not.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import json
@@ -81,13 +82,15 @@ class Folder:
     def manifest(self) -> Manifest | None:
         """What the folder says of itself; None when there is no manifest. Raises BackupRefused for a damaged one."""
         try:
-            text = (self.path / _MANIFEST).read_text()
+            content = (self.path / _MANIFEST).read_bytes()
         except FileNotFoundError:
             return None
         except NotADirectoryError:
             raise BackupRefused(f"{self.path} is not a folder") from None
+        except OSError as error:
+            raise BackupRefused(f"{self.path / _MANIFEST} cannot be read ({error.strerror})") from None
         try:
-            values = json.loads(text)
+            values = json.loads(content)
             parts = {name: Part(**part) for name, part in values.pop("parts").items()}
             manifest = Manifest(**values, parts=parts)
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -100,19 +103,31 @@ class Folder:
         """Make the folder. Raises BackupRefused when there is something else in its place."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            used = any(self.path.iterdir())
         except OSError as error:
             raise BackupRefused(f"{self.path} cannot be made a folder ({error.strerror})") from None
-        if any(self.path.iterdir()):
+        if used:
             raise BackupRefused(f"{self.path} is not empty and has no {_MANIFEST}: name another folder")
 
     def write(self, manifest: Manifest) -> None:
-        """Put the manifest in the place of the former one, wholly or not at all."""
+        """Put the manifest in the place of the former one, wholly or not at all. Raises BackupRefused."""
         temporary = self.path / f".{_MANIFEST}"
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        with written(temporary), open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(asdict(manifest), file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.path / _MANIFEST)
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[None]:
+    """What writes to `path`. Raises BackupRefused when that fails: the disk is full, or the folder is not ours."""
+    try:
+        yield
+    except OSError as error:
+        raise BackupRefused(
+            f"{path} cannot be written ({error.strerror}): mend that, and run the export again, which goes on"
+        ) from None
 
 
 class Tally:

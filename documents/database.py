@@ -191,9 +191,12 @@ class MongoDatabase:
                     raise DatabaseRefused(_STANDALONE.format(place=place))
                 database._nan_is_itself = "secantusVersion" not in await client.admin.command("buildInfo")
                 database.id = await _database_id(database.latest("headwater_meta"))
+        except ConfigurationError as error:  # the names of mongodb+srv:// are looked up only now
+            client.close()
+            raise DatabaseRefused(f"HEADWATER_MONGODB_URL is not usable: {error}") from None
         except OperationFailure as error:
             client.close()
-            raise DatabaseRefused(f"the MongoDB server at {place} refuses: {_reason(error)}") from None
+            raise DatabaseRefused(f"the MongoDB server at {place} refuses: {reason_of(error)}") from None
         except DatabaseAway as error:
             client.close()
             # The driver's message goes on with its view of the whole topology.
@@ -292,6 +295,7 @@ async def _database_id(meta: AsyncIOMotorCollection[Stored]) -> str:
                 return str(document["database_id"])
 
 
-def _reason(error: PyMongoError) -> str:
+def reason_of(error: PyMongoError) -> str:
+    """What the server says of an error, without the whole of its answer."""
     details = getattr(error, "details", None) or {}
     return str(details.get("errmsg") or error).split(", full error")[0]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from beanie import init_beanie
+from pymongo.errors import OperationFailure
 
-from documents.database import Database, MongoDatabase, driver_errors
+from documents.database import Database, MongoDatabase, driver_errors, reason_of
+from documents.errors import DatabaseRefused
 from documents.memory import MemoryDatabase
 from documents.resources import Registry
+from documents.streams import ServerStreams
 
 MEMORY_URL = "mongomock://"
 
@@ -30,6 +33,23 @@ async def bind_classes(database: Database, registry: Registry) -> None:
             # Indexes are created by `documents.schema`, which names the collection in its errors.
             skip_indexes=True,
         )
+
+
+async def refuse_without_changes(database: Database) -> None:
+    """Raises DatabaseRefused when this user may not follow the database's changes, and DatabaseAway.
+
+    A feed would try for ever: while the database is only away, that is right.
+    """
+    if database.in_memory:
+        return
+    try:
+        with driver_errors():
+            cursor = await ServerStreams(database.raw).open(None)
+    except OperationFailure as error:
+        raise DatabaseRefused(
+            f"the changes of the database {database.name} cannot be followed: {reason_of(error)}"
+        ) from None
+    await cursor.close()
 
 
 def live_collections(registry: Registry) -> frozenset[str]:

@@ -56,22 +56,30 @@ class RedisPlace:
         service, _, database = parts.path.strip("/").partition("/") if kind == SENTINEL else ("", "", parts.path[1:])
         if (kind == SENTINEL and not service) or (kind == CLUSTER and database):
             raise ValueError("another path")
+        if database and not database.isdecimal():
+            raise ValueError("no database's number")
         nodes = []
-        for place in places:
-            node = urlsplit(f"//{place}")
+        for each in places:
+            node = urlsplit(f"//{each}")
             if not node.hostname or node.port == 0:
                 raise ValueError("no host")
             nodes.append((node.hostname, node.port or _PORTS.get(kind, 6_379)))
         query = f"?{parts.query}" if parts.query else ""
         options = dict(parse_url(f"{scheme}://{credentials}{at}{places[0]}/{database}{query}"))
-        return cls(kind, tuple(nodes), service, options)
+        place = cls(kind, tuple(nodes), service, options)
+        try:
+            # Options that there are not are found only by who makes a connection; it is not opened.
+            place.pool(ConnectionPool, "").make_connection()  # type: ignore[no-untyped-call]
+        except TypeError:
+            raise ValueError("an unknown option") from None
+        return place
 
     def pool(self, pool_class: type[_Pool], key: str, **options: Any) -> _Pool:
         """A pool of connections to where `key` is. `options` are those of the class and of its connections."""
         given = {**self.options, **options}
         if not self.kind:
             return pool_class(**given)
-        for name in ("host", "port", "path"):
+        for name in ("host", "port", "path", "sentinel_username", "sentinel_password"):
             given.pop(name, None)
         tls = given.pop("connection_class", None) is SSLConnection
         find = self._master() if self.kind == SENTINEL else self._slot_owner(key_slot(key.encode()))

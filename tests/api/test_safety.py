@@ -145,6 +145,15 @@ def test_command(tmp_path: Path) -> None:
     ]
     code, output, _ = check(tmp_path)
     assert (code, "unsafe" in output) == (0, False)
+    (tmp_path / ".env").write_text("HEADWATER_SECRET=river\n")
+    (tmp_path / ".env").chmod(0o600)
+    code, output, _ = check(tmp_path, **SAFE, TRUSTED_HOST="live.example.org")
+    assert code == 0
+    assert [line.split()[:2] for line in output.splitlines()] == [
+        ["advice", "HEADWATER_SECRET:"],
+        ["advice", "HEADWATER_TRUSTED_HOST:"],
+    ]
+    (tmp_path / ".env").unlink()
     code, output, errors = check(tmp_path, ENVIRONMENT="production")
     assert (code, output) == (1, "")
     assert errors.count("\n") == errors.count("headwater: HEADWATER_") > 1

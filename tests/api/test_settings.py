@@ -67,6 +67,10 @@ def test_file(load: Callable[..., Settings], tmp_path: Path) -> None:
         ("environment", "staging"),
         ("database", "a/b"),
         ("database", ""),
+        ("database", "admin"),
+        ("database", "local"),
+        ("host", ""),
+        ("secret_key", "\udcff" * 40),
         ("log_level", "loud"),
         ("registration", "maybe"),
         ("access_token_minutes", "0"),
@@ -74,6 +78,7 @@ def test_file(load: Callable[..., Settings], tmp_path: Path) -> None:
         ("max_upload_bytes", "10"),
         ("page_size_max", "0"),
         ("history_events", "1"),
+        ("history_events", "9" * 20),
         ("history_max_bytes", "1"),
         ("outbox_max_bytes", "1"),
         ("snapshot_max", "0"),
@@ -88,6 +93,8 @@ def test_file(load: Callable[..., Settings], tmp_path: Path) -> None:
         ("redis_url", "redis:///0"),
         ("redis_url", "redis://localhost:99999"),
         ("redis_url", "redis://localhost?socket_timeout=soon"),
+        ("redis_url", "redis://localhost?socket_timeouts=5"),
+        ("redis_url", "redis://localhost/first"),
         ("redis_url", "redis://one:6379,two:6379"),
         ("redis_url", "redis+sentinel://one:26379,two:26379"),
         ("redis_url", "redis+cluster://one:6379/1"),
@@ -113,6 +120,20 @@ def test_value_that_is_not_accepted(load: Callable[..., Settings], name: str, va
     assert "\n" not in fault
     if name in ("secret_key", "admin_password"):
         assert value not in fault
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://name:word@localhost:6379/3?socket_timeout=5",
+        "rediss://localhost?ssl_cert_reqs=required",
+        "redis+sentinel://one:26379,two:26379/main/0?sentinel_username=name&sentinel_password=word",
+        "redis+cluster://name:word@one:6379,two:6379",
+    ],
+)
+def test_places_of_redis(load: Callable[..., Settings], url: str) -> None:
+    """Every form that the documentation has is accepted, with options for the connections and for the Sentinels."""
+    assert load(redis_url=url).redis_url is not None
 
 
 def test_first_admin_that_cannot_be_made(load: Callable[..., Settings]) -> None:

@@ -80,6 +80,7 @@ def test_files_that_cannot_be_served_with(tmp_path: Path) -> None:
         (fault,) = tls_faults(certificate, key)
         assert fault.startswith("HEADWATER_TLS_CERTIFICATE")
         assert "\n" not in fault
+        assert "None" not in fault
 
 
 def test_versions(server: Server) -> None:

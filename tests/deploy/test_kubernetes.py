@@ -128,6 +128,12 @@ def test_end_of_a_pod() -> None:
     assert needed + 5 < pod()["terminationGracePeriodSeconds"]
 
 
+def test_names_that_the_cluster_gives() -> None:
+    """The Service's name would make the cluster set HEADWATER_PORT to an address, and no pod would start."""
+    assert manifests()["Service"]["metadata"]["name"] == "headwater"
+    assert pod()["enableServiceLinks"] is False
+
+
 def test_probes() -> None:
     """Liveness asks for the process alone; readiness for what it needs."""
     assert container()["livenessProbe"]["httpGet"]["path"] == "/health/live"

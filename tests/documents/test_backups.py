@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import json
 import os
+import resource
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -240,6 +241,22 @@ async def test_interrupted_export(source: Database, tmp_path: Path, documents: i
         assert folder.file(name).read_bytes() == whole.file(name).read_bytes()
 
 
+async def test_full_disk(source: Database, tmp_path: Path) -> None:
+    """An export that cannot write says which file, and goes on when there is room again."""
+    folder = Folder(tmp_path / "backup")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(BackupRefused, match=r"files\.chunks\.ndjson cannot be written \(File too large\)"):
+            await export_backup(source, folder, None, silent)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    await export_backup(source, folder, None, silent)
+    whole = Folder(tmp_path / "whole")
+    await export_backup(source, whole, None, silent)
+    assert folder.file("files.chunks").read_bytes() == whole.file("files.chunks").read_bytes()
+
+
 @pytest.mark.parametrize("documents", [0, 500, 610])
 async def test_interrupted_import(source: Database, target: Database, tmp_path: Path, documents: int) -> None:
     """The database says so, and takes no other import, until the same one has gone on to its end."""
@@ -250,6 +267,8 @@ async def test_interrupted_import(source: Database, target: Database, tmp_path: 
         await import_backup(target, folder, None, interrupting("mixed", documents))
     with pytest.raises(DatabaseRefused, match="has not ended: run the same"):
         await refuse_half_imported(target)
+    with pytest.raises(DatabaseRefused, match="has not ended: run the same"):
+        await export_backup(target, Folder(tmp_path / "half"), None, silent)
     for refused, overwrite in ((other, False), (folder, True)):
         with pytest.raises(BackupRefused, match="has not ended"):
             await import_backup(target, refused, None, silent, overwrite=overwrite)
@@ -332,6 +351,13 @@ async def test_folders_that_are_something_else(source: Database, tmp_path: Path)
         manifest.write_text(text)
         with pytest.raises(BackupRefused):
             await import_backup(source, folder, None, silent, overwrite=True)
+    manifest.write_bytes(b"\xff")
+    with pytest.raises(BackupRefused, match="damaged"):
+        await import_backup(source, folder, None, silent, overwrite=True)
+    manifest.unlink()
+    manifest.mkdir()
+    with pytest.raises(BackupRefused, match="cannot be read"):
+        await import_backup(source, folder, None, silent, overwrite=True)
     assert (tmp_path / "other" / "letter.txt").read_text() == "Dear"
 
 

@@ -6,8 +6,17 @@ import random
 from urllib.parse import urlsplit
 
 import pytest
+from motor.motor_asyncio import AsyncIOMotorClient
 
-from documents import DatabaseAway, Registry, bind_classes, open_database
+from documents import (
+    DatabaseAway,
+    DatabaseRefused,
+    MongoDatabase,
+    Registry,
+    bind_classes,
+    open_database,
+    refuse_without_changes,
+)
 from tests.chaos.proxy import Proxy
 
 
@@ -27,3 +36,22 @@ async def test_database_goes_away_while_a_server_starts(mongodb_url: str, databa
     finally:
         await database.close()
         await proxy.stop()
+
+
+async def test_database_whose_changes_cannot_be_followed(mongodb_url: str, database_name: str) -> None:
+    """Is refused in one line; a feed would ask again and again. MongoDB answers as much to a user without the right."""
+    database = await open_database(mongodb_url, database_name)
+    await refuse_without_changes(database)
+    await database.close()
+    # A name that no server has: 64 characters and more.
+    impossible = MongoDatabase(AsyncIOMotorClient(mongodb_url), "a" * 70)
+    with pytest.raises(DatabaseRefused, match=r"^the changes of the database a{70} cannot be followed: \w") as caught:
+        await refuse_without_changes(impossible)
+    assert "full error" not in str(caught.value)
+    await impossible.close()
+
+
+async def test_names_that_cannot_be_looked_up() -> None:
+    """A mongodb+srv:// URL whose name does not exist is refused in a line that names the setting."""
+    with pytest.raises(DatabaseRefused, match=r"^HEADWATER_MONGODB_URL is not usable: "):
+        await open_database("mongodb+srv://nothing.invalid", "headwater")
