@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 
 import typer
 
@@ -140,16 +140,23 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         await bind_classes(database, registry)
         await install(database, registry, settings.schema_action)
         audit = Audit(database)
-        await audit.install()
         password_resets = PasswordResets(database)
-        await password_resets.install()
         tickets = Tickets(database)
-        await tickets.install()
+        claims = Claims(database, registry)
+        workers = None if database.in_memory else Workers(database)
+        own: list[Callable[[], Awaitable[None]]] = [
+            audit.install,
+            password_resets.install,
+            tickets.install,
+            claims.install,
+        ]
+        if workers is not None:
+            own.append(workers.install)
+        for installed in own:
+            await installed()
 
         secret = server_secret(settings)
         store = Store(database, registry)
-        claims = Claims(database, registry)
-        await claims.install()
         accounts = Accounts(database, registry)
         positions = PositionCodec(secret, database.id)
         passwords = Passwords()
@@ -158,7 +165,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         counters = Counters(settings.redis_url.get_secret_value() if settings.redis_url else None, database.id)
         stack.push_async_callback(counters.close)
 
-        status, pasts = await _start_feed(stack, settings, database, registry)
+        status, pasts = await _start_feed(stack, settings, database, registry, own)
         feed = status.feed
         keeper = Keeper(store.derivations)
         feed.add_listener(keeper.on_entry)
@@ -185,10 +192,6 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(manager.stop)
         figures = Figures(Metrics(), database, status, manager, read_cache, passwords, counters, store.broken)
         _own(stack, figures.run())
-        workers = None
-        if not database.in_memory:
-            workers = Workers(database)
-            await workers.install()
         roll_call = RollCall(workers, status, manager)
         _own(stack, roll_call.run())
         yield Services(
@@ -233,9 +236,16 @@ def _mail(settings: Settings, background: Background) -> Mail:
 
 
 async def _start_feed(
-    stack: contextlib.AsyncExitStack, settings: Settings, database: Database, registry: Registry
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    registry: Registry,
+    own: Sequence[Callable[[], Awaitable[None]]],
 ) -> tuple[FeedStatus, list[Past]]:
-    """The feed with all that belongs to it, and where what precedes its history can be read, the nearest first."""
+    """The feed with all that belongs to it, and where what precedes its history can be read, the nearest first.
+
+    `own` install what else the server keeps in the database, which may get lost while it runs.
+    """
     history = History(settings.history_events, settings.history_max_bytes)
     if isinstance(database, MemoryDatabase):
         feed = Feed(database, database, history)
@@ -286,7 +296,7 @@ async def _start_feed(
     stack.push_async_callback(feed.stop)
     # One worker's heartbeats and checkpoints are enough for all.
     _own(stack, heartbeat.run(tails))
-    _own(stack, Upkeep(feed, checkpoints, database, registry, settings.schema_action).run(tails))
+    _own(stack, Upkeep(feed, checkpoints, database, registry, settings.schema_action, own).run(tails))
     return FeedStatus(feed, relaying), pasts
 
 

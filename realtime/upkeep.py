@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from documents import (
     Checkpoints,
@@ -29,12 +29,20 @@ INTERVAL = dt.timedelta(seconds=1)
 class Upkeep:
     """Stores a checkpoint each second, and installs the schema again after a drop, a rename or a restored database.
 
-    A checkpoint is that of an entry which every listener has had, so a restart from it misses nothing.
+    A checkpoint is that of an entry which every listener has had, so a restart from it misses nothing. `own` install
+    what the server keeps besides documents: a database that was dropped lacks that, too.
     """
 
     def __init__(
-        self, feed: Feed, checkpoints: Checkpoints, database: Database, registry: Registry, action: SchemaAction
+        self,
+        feed: Feed,
+        checkpoints: Checkpoints,
+        database: Database,
+        registry: Registry,
+        action: SchemaAction,
+        own: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
+        self._installs = [checkpoints.install, *own]
         self._checkpoints = checkpoints
         self._database = database
         self._registry = registry
@@ -73,7 +81,8 @@ class Upkeep:
                     # All the rest is installed, and trying again would change nothing: a person has to.
                     for line in str(error).splitlines():
                         logger.error("the schema is not as the classes want it: %s", line)
-                await self._checkpoints.install()
+                for installed in self._installs:
+                    await installed()
             except BaseException:
                 self._schema_lost = True
                 raise

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from bson import ObjectId
 
-from documents import Checkpoints
+from documents import Checkpoints, Tickets
 from realtime.upkeep import Upkeep
 from tests.realtime.worker import PATIENCE, Worker, post, working
 from tests.waiting import until
@@ -19,7 +19,8 @@ from tests.waiting import until
 async def worker(mongodb_url: str, database_name: str) -> AsyncIterator[Worker]:
     """A worker with its upkeep."""
     async with working(mongodb_url, database_name) as worker:
-        upkeep = Upkeep(worker.feed, Checkpoints(worker.raw), worker.database, worker.registry, "error")
+        own = [Tickets(worker.database).install]
+        upkeep = Upkeep(worker.feed, Checkpoints(worker.raw), worker.database, worker.registry, "error", own)
         running = asyncio.create_task(upkeep.run())
         yield worker
         running.cancel()
@@ -41,6 +42,18 @@ async def test_collection_is_dropped(worker: Worker) -> None:
         found = await (await worker.raw.list_collections(filter={"name": "posts"})).to_list(1)
         options = found[0].get("options", {}) if found else {}
         return options.get("validationAction") == "error" and await indexes(worker, "posts") == wanted
+
+    await until(installed, seconds=PATIENCE)
+
+
+async def test_database_is_dropped(worker: Worker) -> None:
+    """What the server keeps besides documents gets its indexes again, those that let it expire among them."""
+    await worker.raw.client.drop_database(worker.raw.name)
+
+    async def installed() -> bool:
+        return "expire_after_end" in await indexes(worker, "headwater_tickets") and "expiry" in await indexes(
+            worker, "headwater_checkpoints"
+        )
 
     await until(installed, seconds=PATIENCE)
 
