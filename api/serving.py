@@ -19,6 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.app import create_app
+from api.heads import end_unfinished
 from api.listening import accepted_and_closed, listen
 from api.logs import HeldBack, configure_logging, tame_uvicorn
 from api.metric_files import MetricFiles
@@ -146,6 +147,7 @@ class _Server(uvicorn.Server):
         self._listening = listening.dup()
         self._on_ready = on_ready
         self._draining: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._draining is None:
@@ -194,6 +196,8 @@ class _Server(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             aborting.cancel()
+            if self._ending is not None:
+                self._ending.cancel()
 
     async def _abort_closing(self) -> None:
         while True:
@@ -206,6 +210,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
+            self._ending = asyncio.create_task(end_unfinished(self.server_state.connections))
             self._on_ready()
 
 
