@@ -13,12 +13,8 @@ import asyncio
 import json
 import os
 import platform
-import secrets
-import socket
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -27,16 +23,9 @@ from pathlib import Path
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
-ROOT = Path(__file__).resolve().parent.parent
-PASSWORD = secrets.token_urlsafe(12)
+from benchmarks.server import PASSWORD, server
+
 PAUSE_SECONDS = 0.005
-
-
-def free_port() -> int:
-    """A free TCP port of the loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -108,43 +97,14 @@ async def run(base: str, pid: int, writes: int, clients: int) -> list[Figures]:
         return figures
 
 
-def wait_until_live(base: str, server: subprocess.Popen[bytes]) -> None:
-    """Wait for the server's first answer."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if httpx.get(f"{base}/health/ready", timeout=1).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise SystemExit("the server did not start")
-
-
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--writes", type=int, default=500)
     parser.add_argument("--clients", type=int, default=200)
     options = parser.parse_args()
-    port = free_port()
-    base = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {
-            "HEADWATER_PORT": str(port),
-            "HEADWATER_EMBEDDED_PORT": str(free_port()),
-            "HEADWATER_DATA_DIR": folder,
-            "HEADWATER_ADMIN_EMAIL": "admin@example.org",
-            "HEADWATER_ADMIN_PASSWORD": PASSWORD,
-            # One user writes and one address connects, faster than people do.
-            "HEADWATER_RATE_LIMIT": "1000000/minute",
-        }
-        server = subprocess.Popen([sys.executable, str(ROOT / "main.py")], env=environment, stdout=subprocess.DEVNULL)
-        try:
-            wait_until_live(base, server)
-            figures = asyncio.run(run(base, server.pid, options.writes, options.clients))
-        finally:
-            server.terminate()
-            server.wait(20)
+    with server() as (base, pid):
+        figures = asyncio.run(run(base, pid, options.writes, options.clients))
     say = sys.stdout.write
     say(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, embedded database\n\n")
     say("| write to event, all subscribers | median ms | 99 % ms | server CPU µs per delivery |\n|---|---|---|---|\n")

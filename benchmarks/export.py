@@ -12,7 +12,6 @@ import asyncio
 import datetime as dt
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ import httpx
 from bson import ObjectId
 from pymongo import MongoClient
 
-from benchmarks.delivery import ROOT, free_port, wait_until_live
+from benchmarks.server import free_port, server
 from documents import EmbeddedDatabase
 
 LIMIT_MB = 50
@@ -72,30 +71,15 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--bytes", type=int, default=500)
     options = parser.parse_args()
-    port = free_port()
-    base = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
         database = EmbeddedDatabase(Path(folder) / "data", free_port(), durable=False)
         url = runner.run(database.start())
         try:
             fill(url, options.documents, options.bytes)
-            environment = os.environ | {
-                "HEADWATER_PORT": str(port),
-                "HEADWATER_MONGODB_URL": url,
-                "HEADWATER_DATA_DIR": folder,
-            }
-            server = subprocess.Popen(
-                [sys.executable, str(ROOT / "main.py")], env=environment, stdout=subprocess.DEVNULL
-            )
-            try:
-                wait_until_live(base, server)
+            with server(mongodb_url=url) as (base, pid):
                 results = [
-                    measure(base, server.pid, accept, options.documents)
-                    for accept in ("text/csv", "application/x-ndjson")
+                    measure(base, pid, accept, options.documents) for accept in ("text/csv", "application/x-ndjson")
                 ]
-            finally:
-                server.terminate()
-                server.wait(20)
         finally:
             runner.run(database.stop())
     say = sys.stdout.write

@@ -20,9 +20,7 @@ import platform
 import random
 import re
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +29,7 @@ import httpx
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
 
-from benchmarks.delivery import PASSWORD, ROOT, free_port, wait_until_live
+from benchmarks.server import PASSWORD, server
 
 SAMPLE_SECONDS = 2.0
 CHURN_SECONDS = 1.0
@@ -189,27 +187,9 @@ def main() -> None:
     parser.add_argument("--active", type=int, default=100)
     parser.add_argument("--rate", type=float, default=5, help="writes a second")
     options = parser.parse_args()
-    port = free_port()
-    base = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {
-            "HEADWATER_PORT": str(port),
-            "HEADWATER_EMBEDDED_PORT": str(free_port()),
-            "HEADWATER_DATA_DIR": folder,
-            "HEADWATER_ADMIN_EMAIL": "admin@example.org",
-            "HEADWATER_ADMIN_PASSWORD": PASSWORD,
-            "HEADWATER_RATE_LIMIT": "1000000/minute",
-            "HEADWATER_ACCESS_TOKEN_MINUTES": "1440",
-            # The history fills up to its bound, which is no leak: full before the warm-up ends.
-            "HEADWATER_HISTORY_EVENTS": "200",
-        }
-        server = subprocess.Popen([sys.executable, str(ROOT / "main.py")], env=environment, stdout=subprocess.DEVNULL)
-        try:
-            wait_until_live(base, server)
-            soak = asyncio.run(run(base, options.minutes, options.idle, options.active, options.rate))
-        finally:
-            server.terminate()
-            server.wait(30)
+    # The history fills up to its bound, which is no leak: full before the warm-up ends.
+    with server(access_token_minutes="1440", history_events="200") as (base, _):  # noqa: S106 - minutes
+        soak = asyncio.run(run(base, options.minutes, options.idle, options.active, options.rate))
     begin = WARM_UP * soak.samples[-1].at
     samples = [sample for sample in soak.samples if sample.at >= begin]
     slope = slope_per_minute(samples)
