@@ -26,8 +26,9 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         where = f"HEADWATER_HOST and HEADWATER_PORT: cannot listen on {host} port {port}"
-        # The number of a name that cannot be resolved is none of the system's errors.
-        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        # Those of names that cannot be looked up are negative, and not the system's.
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else "no such host is known"
         raise ListenRefused(f"{where} ({reason})") from None
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         # Connections inherit it. What a client does not take then waits in its outbox, where it is bounded, and not in

@@ -181,7 +181,7 @@ class MongoDatabase:
                 tz_aware=True,
                 event_listeners=[pool],
             )
-        except (InvalidURI, ConfigurationError, ValueError) as error:
+        except (InvalidURI, ConfigurationError, ValueError, OSError) as error:  # OSError: a file for TLS
             raise DatabaseRefused(f"HEADWATER_MONGODB_URL is not usable: {error}") from None
         database = cls(client, name, pool)
         try:

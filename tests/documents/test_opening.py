@@ -51,7 +51,20 @@ async def test_database_whose_changes_cannot_be_followed(mongodb_url: str, datab
     await impossible.close()
 
 
-async def test_names_that_cannot_be_looked_up() -> None:
-    """A mongodb+srv:// URL whose name does not exist is refused in a line that names the setting."""
-    with pytest.raises(DatabaseRefused, match=r"^HEADWATER_MONGODB_URL is not usable: "):
-        await open_database("mongodb+srv://nothing.invalid", "headwater")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mongodb+srv://nothing.invalid",
+        "mongodb://localhost/?tls=true&tlsCAFile=/nothing.pem",
+        f"mongodb://localhost/?tls=true&tlsCertificateKeyFile={__file__}",
+        "mongodb://name:pass/word@localhost",
+        "mongodb://name:pass:word@localhost",
+    ],
+)
+async def test_url_that_cannot_be_used(url: str) -> None:
+    """A name that does not exist, files that are not there or not keys: one line, without the password."""
+    with pytest.raises(DatabaseRefused, match=r"^HEADWATER_MONGODB_URL is not usable: ") as caught:
+        await open_database(url, "headwater")
+    assert "pass/" not in str(caught.value)
+    assert "pass:" not in str(caught.value)
+    assert "\n" not in str(caught.value)
