@@ -157,7 +157,7 @@ def asyncapi_document(registry: Registry, *, address: str, version: str, prefix:
                 "description": (
                     "A list with `Accept: text/event-stream`. Takes the list's parameters, and `snapshot`. The event's "
                     "name is the op, or the message's type (`error` is called `problem`); `id` is `view@position`, "
-                    "with which `Last-Event-ID` or `?since=` resumes."
+                    "with which `Last-Event-ID` or `?since=` resumes; on `reset` it is `@`, where nothing is resumed."
                 ),
                 "servers": [{"$ref": "#/servers/eventStream"}],
                 "parameters": {"resource": {"enum": listed, "description": "The collection."}},

@@ -137,8 +137,10 @@ class Doctor:
         try:
             state = await log_state(log)
         except (LogAway, LogTooShort) as error:
-            remedy = "Start it, or mend HEADWATER_REDIS_URL; until then workers go on by themselves"
-            return [Check("redis", False, f"Redis does not answer: {error}", remedy)]
+            remedy = (
+                "Start it, mend HEADWATER_REDIS_URL or what its user may do; until then workers go on by themselves"
+            )
+            return [Check("redis", False, f"Redis cannot be used: {error}", remedy)]
         finally:
             await log.close()
         self._listeners = state.listeners

@@ -85,6 +85,9 @@ class RelayedSource:
                 logger.warning("reading the database's changes directly: %s", error)
             except (LogTooShort, _Silent) as error:
                 logger.warning("reading the database's changes directly: %s", error)
+            except Exception:
+                # What Redis holds may be anybody's. The database is still there, and to end here would be for good.
+                logger.exception("the log cannot be followed; reading the database's changes directly")
             finally:
                 self._relay_connected = False
             self.switches += 1

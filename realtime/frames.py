@@ -40,6 +40,9 @@ class Frame:
     def server_sent_event(self) -> str:
         """The frame in the text/event-stream format (WHATWG HTML, 9.2.6)."""
         identity = f"id: {self.view}@{self.position}\n" if self.view and self.position else ""
+        if self.event_name == "reset":
+            # A browser keeps the last id until it hears another, and would come back with it to what it has forgotten.
+            identity = "id: @\n"
         return f"{identity}event: {self.event_name}\ndata: {self.text}\n\n"
 
 

@@ -122,7 +122,12 @@ class RedisLog:
         log, collections, void = values
         if log is None or collections is None:
             return None
-        return LogDescription(log.decode(), frozenset(json.loads(collections)), void == b"1")
+        try:
+            names = frozenset[str](json.loads(collections))
+        except (TypeError, ValueError):
+            # Nobody's that we know: nobody can follow it, and the next relay begins another in its place.
+            names = frozenset()
+        return LogDescription(log.decode(errors="replace"), names, void == b"1")
 
     async def last(self, log: str) -> Logged | None:
         """The log's last entry; None when it is gone."""
@@ -243,9 +248,10 @@ class RedisLog:
     def _decoded(self, found: Any) -> Iterator[Logged]:
         for _, fields in found or ():
             try:
-                yield from self._codec.decode(fields[b"e"])
-            except NotAnEntry as error:
-                raise LogTooShort(f"the log holds something else: {error}") from None
+                (logged,) = self._codec.decode(fields[b"e"])
+            except (NotAnEntry, KeyError, ValueError) as error:
+                raise LogTooShort(f"the log holds something else: {type(error).__name__}: {error}") from None
+            yield logged
 
 
 class Messages:
@@ -266,9 +272,11 @@ class Messages:
         try:
             if message["channel"] == self._head_channel:
                 log, ts, ordinal, connected = json.loads(data)
-                return Head(log, Position(ts, ordinal), connected)
-            return tuple(self._codec.decode(data))
-        except (NotAnEntry, ValueError) as error:
+                return Head(str(log), Position(int(ts), int(ordinal)), bool(connected))
+            if entries := tuple(self._codec.decode(data)):
+                return entries
+            raise NotAnEntry("an empty message")
+        except (NotAnEntry, TypeError, ValueError) as error:
             raise LogAway(f"the channel carries something else: {error}") from None
 
 

@@ -18,7 +18,7 @@ from redis.asyncio.lock import Lock
 from redis.exceptions import LockError
 
 from documents import ChangeStream, Checkpoint, DocumentsError, Entry, Position, Reset
-from realtime.log_redis import HEAD_INTERVAL, Head, LogAway, LogDescription, LogMoved, RedisLog, away
+from realtime.log_redis import HEAD_INTERVAL, Head, LogAway, LogDescription, LogMoved, LogTooShort, RedisLog, away
 
 logger = logging.getLogger("headwater.relay")
 
@@ -26,6 +26,8 @@ logger = logging.getLogger("headwater.relay")
 LEASE: Final = dt.timedelta(milliseconds=1_500)
 RENEWAL: Final = dt.timedelta(milliseconds=400)
 CANDIDACY: Final = dt.timedelta(milliseconds=300)
+#: Whose terms end as they begin (Redis gives the lease, and refuses the log) tries ever more slowly.
+CANDIDACY_MAX: Final = dt.timedelta(seconds=5)
 #: A relay that does not hear the database for so long lets another one try.
 DEAF_AFTER: Final = dt.timedelta(seconds=3)
 
@@ -59,26 +61,37 @@ class Relay:
 
     async def run(self) -> None:
         """Work until cancelled; then the lease is given back, so that another worker follows at once."""
-        quiet = False
+        clock = asyncio.get_running_loop().time
+        said: str | None = None
+        pause = CANDIDACY
         while True:
+            began, terms = clock(), self.terms
+            fault: str | None = None
             try:
                 lock = Lock(self._log.redis, self._log.lease, timeout=LEASE.total_seconds(), thread_local=False)
                 with away():
                     acquired = await lock.acquire(blocking=False)
-                quiet = False
                 if acquired:
                     await self._term(lock)
+                else:
+                    said, pause = None, CANDIDACY
             except LogAway as error:
-                if not quiet:
-                    logger.warning("Redis is away: %s", error)
-                quiet = True
+                fault = f"Redis is away: {error}"
             except (LogMoved, DocumentsError) as error:
-                logger.warning("this worker's term as the relay ended: %s", error)
+                fault = f"this worker's term as the relay ended: {error}"
             except Exception:
                 # Whatever it is, another worker or the next term may succeed; no relay at all would be worse.
                 logger.exception("this worker's term as the relay ended")
+            was_relay = self.terms > terms
+            if was_relay and clock() - began > LEASE.total_seconds():
+                said, pause = None, CANDIDACY
+            if fault is not None and fault != said:
+                logger.warning("%s", fault)
+                said = fault
             # Jitter, so that the candidates do not come all at once; not a secret.
-            await asyncio.sleep(CANDIDACY.total_seconds() * random.uniform(0.5, 1.0))  # noqa: S311
+            await asyncio.sleep(pause.total_seconds() * random.uniform(0.5, 1.0))  # noqa: S311
+            if was_relay:
+                pause = min(2 * pause, CANDIDACY_MAX)
 
     async def _term(self, lock: Lock) -> None:
         self.terms += 1
@@ -127,6 +140,7 @@ class Relay:
                 heard_at = clock()
             elif clock() - heard_at > DEAF_AFTER.total_seconds():
                 raise LogMoved("the database does not answer this worker")
+            # Not before it has written: whoever hears the relay relies on it, and Redis may refuse what it writes.
             if (head := writer.head) is not None:
                 await self._log.announce(Head(*head, stream.connected))
             await asyncio.sleep(HEAD_INTERVAL.total_seconds())
@@ -140,20 +154,25 @@ class _Writer:
         self._collections = collections
         self._description: LogDescription | None = None
         self._continues = False
+        self._has_written = False
         #: What precedes the next entry; None when nothing is known of it.
         self.last: Position | None = None
 
     @property
     def head(self) -> tuple[str, Position] | None:
-        """The log and its end; None before there is one."""
-        if self._description is None or self.last is None or not self._continues:
+        """The log and its end; None before this term has written to it."""
+        if self._description is None or self.last is None or not self._has_written:
             return None
         return self._description.id, self.last
 
     async def open(self, max_age: dt.timedelta) -> Checkpoint | None:
         """Where the log ends; None when there is none, or none that is worth continuing."""
         self._description = await self._log.describe()
-        end = None if self._description is None else await self._log.last(self._description.id)
+        try:
+            end = None if self._description is None else await self._log.last(self._description.id)
+        except LogTooShort as error:
+            logger.warning("the log cannot be continued: %s", error)
+            end = None
         if self._description is None or end is None or dt.datetime.now(dt.UTC) - end.entry.at > max_age:
             return None
         # A log of other collections lacks changes, or has too many, for those who join it later.
@@ -172,6 +191,7 @@ class _Writer:
                 logger.info("a new log begins at %s", first.position)
                 self._continues, self.last, stretch = True, first.position, stretch[1:]
             self.last = await self._log.append(self._description.id, self.last, stretch)
+            self._has_written = True
 
 
 async def _write(stream: ChangeStream, writer: _Writer) -> None:

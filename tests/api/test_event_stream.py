@@ -113,6 +113,19 @@ def test_resuming_from_nowhere(anonymous: httpx.Client, id: str) -> None:
         "GET", "/posts?title=none", headers={b"Accept": b"text/event-stream", b"Last-Event-ID": id.encode("latin-1")}
     ) as response:
         stream = Stream(response)
+        reset, snapshot, ready = (stream.event() for _ in range(3))
+        assert (reset.name, snapshot.name, ready.name) == ("reset", "snapshot", "ready")
+        # A browser that is cut off here must not come back with what it had before.
+        assert (reset.id, snapshot.id) == ("@", None)
+
+
+def test_resuming_after_a_reset(anonymous: httpx.Client, title: str) -> None:
+    """Who was cut off between reset and ready begins anew, also where the address still names an older place."""
+    url = f"/posts?title={title}"
+    with streaming(anonymous, url) as stream:
+        stream.event()
+        older = stream.event().id
+    with streaming(anonymous, f"{url}&since={older}", **{"Last-Event-ID": "@"}) as stream:
         assert [stream.event().name for _ in range(3)] == ["reset", "snapshot", "ready"]
 
 
@@ -211,7 +224,7 @@ def test_role_that_is_granted(server: Server, mongo: Mongo, draft: dict[str, Any
         assert stream.event().name == "ready"
         mongo["users"].update_one({"_id": ObjectId(user.id)}, {"$set": {"roles": ["user", "moderator"]}})
         reset, snapshot = stream.event(), stream.event()
-        assert (reset.name, reset.data["reason"], reset.id) == ("reset", "access_changed", None)
+        assert (reset.name, reset.data["reason"], reset.id) == ("reset", "access_changed", "@")
         assert [item["document"]["id"] for item in snapshot.data["items"]] == [draft["id"]]
 
 

@@ -245,6 +245,8 @@ def test_frames_as_server_sent_events(index: ViewIndex) -> None:
     error = protocol.Error(code=protocol.ErrorCode.BAD_QUERY, message="two\nlines")
     assert message_frame(error).server_sent_event.startswith("event: problem\ndata: {")
     assert message_frame(error).server_sent_event.count("\n") == 3
+    reset = protocol.Reset(view=view.id, reason=protocol.ResetReason.LAGGING)
+    assert message_frame(reset).server_sent_event.startswith("id: @\nevent: reset\n")
 
 
 def test_which_frames_claim_a_position() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import shutil
 import statistics
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,93 @@ async def test_stale_relay_wakes_up(setting: Setting) -> None:
             assert await stale.log.redis.xlen(stale.log._stream(log.id)) >= length
             await truth.agrees(other)
             assert len({entry.position for entry in other.entries}) == len(other.entries) > heard
+
+
+@pytest.mark.parametrize("refused", ["-@scripting", "-xadd"])
+async def test_redis_that_takes_no_entries(setting: Setting, redis: RedisServer, refused: str) -> None:
+    """A relay that may not write says nothing, so workers do not rely on it; allowed again, it goes on."""
+    with watching(setting) as truth:
+        async with nodes(setting, 2) as workers, Redis.from_url(redis.url) as client:
+            await setting.write(5)
+            await client.execute_command("ACL", "SETUSER", "default", refused)  # type: ignore[no-untyped-call]
+            await until(lambda: all(node.source.direct for node in workers))
+            await setting.write(5)
+            for node in workers:
+                await truth.agrees(node)
+            await client.execute_command("ACL", "SETUSER", "default", "+@all")  # type: ignore[no-untyped-call]
+            await until(lambda: not any(node.source.direct for node in workers))
+            for node in workers:
+                await truth.agrees(node)
+            assert not any(node.resets for node in workers)
+
+
+Plant = Callable[[Redis, str], Awaitable[object]]
+
+
+async def _description(client: Redis, prefix: str) -> None:
+    for name in await client.hkeys(f"{prefix}:log"):
+        await client.hset(f"{prefix}:log", name, "somebody's")
+
+
+async def _entry(client: Redis, prefix: str, name: str, value: bytes) -> None:
+    (stream,) = [key async for key in client.scan_iter(f"{prefix.replace('{', '?').replace('}', '?')}:log:*")]
+    await client.xadd(stream, {name: value})
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        _description,
+        lambda client, prefix: client.hset(f"{prefix}:log", "collections", "5"),
+        lambda client, prefix: _entry(client, prefix, "somebody", b"else"),
+        lambda client, prefix: _entry(client, prefix, "e", b"no BSON"),
+        lambda client, prefix: _entry(client, prefix, "e", b""),
+        lambda client, prefix: client.publish(f"{prefix}:entries", b""),
+        lambda client, prefix: client.publish(f"{prefix}:head", b"5"),
+        lambda client, prefix: client.publish(f"{prefix}:head", b'["log", "later", null, true]'),
+    ],
+    ids=["description", "collections", "fields", "bytes", "no bytes", "empty message", "number", "position"],
+)
+async def test_what_is_not_ours(setting: Setting, redis: RedisServer, plant: Plant) -> None:
+    """What somebody else wrote where the log is ends nobody's feed: another log begins, and nothing is lost."""
+    with watching(setting) as truth:
+        async with nodes(setting, 2) as workers, Redis.from_url(redis.url) as client:
+            await setting.write(5)
+            prefix = workers[0].log._prefix
+            await plant(client, prefix)
+            await setting.write(5)
+            for node in workers:
+                await truth.agrees(node)
+            # Planted again while workers read for themselves, who watch for a relay then.
+            await plant(client, prefix)
+            await until(lambda: not any(node.source.direct for node in workers))
+            await setting.write(5)
+            for node in workers:
+                await truth.agrees(node)
+            assert not any(node.resets for node in workers)
+
+
+async def test_terms_that_end_at_once(
+    setting: Setting, redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that gets the lease and cannot use the log tries ever more slowly, and says so once."""
+    monkeypatch.setattr("realtime.relay.CANDIDACY", dt.timedelta(milliseconds=10))
+    monkeypatch.setattr("realtime.relay.CANDIDACY_MAX", dt.timedelta(milliseconds=300))
+    async with nodes(setting, 1) as (worker,), Redis.from_url(redis.url) as client:
+        key = f"{worker.log._prefix}:log"
+        await client.rename(key, "aside")
+        await client.set(key, "somebody's")
+        await until(lambda: worker.source.direct)
+        clock = asyncio.get_running_loop().time
+        terms, began = worker.relay.terms, clock()
+        await until(lambda: worker.relay.terms >= terms + 3)
+        # Between them lie two of the longest pauses, which jitter halves at most.
+        assert clock() - began > 0.3
+        said = [record.getMessage() for record in caplog.records if record.name == "headwater.relay"]
+        faults = [line for line in said if "WRONGTYPE" in line]
+        assert len(faults) == len(set(faults)) > 0
+        await client.rename("aside", key)
+        await until(lambda: not worker.source.direct)
+        await setting.write(1)
+        await worker.has(1)
+        assert not worker.resets
