@@ -32,6 +32,7 @@ def site_settings(mongodb_url: str) -> dict[str, str]:
     return {
         "HEADWATER_MONGODB_URL": mongodb_url,
         "HEADWATER_DATABASE": f"e2e_{uuid.uuid4().hex[:12]}",
+        "HEADWATER_DOCUMENTS": "documents.models,tests.e2e.classes",
         "HEADWATER_SECRET_KEY": SECRET,
         "HEADWATER_ADMIN_EMAIL": ADMIN_EMAIL,
         "HEADWATER_ADMIN_PASSWORD": PASSWORD,

@@ -10,7 +10,7 @@ import { Meters, STATES } from "./meters.js";
 import { Query } from "./query.js";
 import { References } from "./references.js";
 import { Resources } from "./resources.js";
-import { Results } from "./results.js";
+import { labelText, Results } from "./results.js";
 import { describe } from "./schema.js";
 import { Session, SessionEnded } from "./session.js";
 import { signInPage } from "./sign-in.js";
@@ -62,14 +62,14 @@ class Desk {
   }
 
   /** The server sent this client away for good: the session has ended, or an admin closed its connections. */
-  async #refused({ message }) {
+  async #refused({ code, message }) {
     try {
       // A session that has ended is found out here, and leads to the page to sign in.
       await session.token({ renew: true });
     } catch (error) {
       if (error instanceof SessionEnded) return;
     }
-    if (desk === this) toast(`Disconnected: ${message}.`, { action: "Connect again", act: () => this.client.renew(), seconds: 86_400, kind: "problem" });
+    if (desk === this) toast(code === 4503 ? "Somebody has closed your connections. What you see may be old." : `Disconnected: ${message}.`, { action: "Connect again", act: () => this.client.renew(), seconds: 86_400, kind: "problem" });
   }
 
   close() {
@@ -119,7 +119,7 @@ class Desk {
       this.editor.changed(detail);
       if (detail.op !== "update") this.resources.changed(description.name);
     });
-    this.#turnTo(page, summary.name, description.label);
+    this.#turnTo(page, summary.name, labelText(description));
   }
 
   #turnTo(page, name, title) {

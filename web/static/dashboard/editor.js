@@ -2,6 +2,7 @@
 // somebody else changes what is being edited.
 import { fill, h } from "../dom.js";
 import { ask, part, words } from "./api.js";
+import { difference } from "./difference.js";
 import { Form } from "./form.js";
 import { fieldsOf, labelOf } from "./schema.js";
 import { toast } from "./toasts.js";
@@ -195,8 +196,9 @@ export class Editor extends EventTarget {
     if (!body) return;
     if (Object.keys(body).length) {
       const headers = { "Content-Type": "application/merge-patch+json", "If-Match": this.#etag };
+      const patch = () => JSON.stringify(difference(this.#document, body));
       try {
-        await ask(this.#client, "PATCH", this.#path(), { body: JSON.stringify(body), headers });
+        await ask(this.#client, "PATCH", this.#path(), { body: patch(), headers });
       } catch (error) {
         if (error.status !== 412) throw error;
         // Only the changed fields are sent, so those that somebody else changed meanwhile are safe.
@@ -208,7 +210,7 @@ export class Editor extends EventTarget {
           this.#tell(`Somebody else changed ${theirs.map(labelOf).join(", ")} meanwhile. Save again to put yours in its place.`);
           return;
         }
-        await ask(this.#client, "PATCH", this.#path(), { body: JSON.stringify(body), headers: { ...headers, "If-Match": etag } });
+        await ask(this.#client, "PATCH", this.#path(), { body: patch(), headers: { ...headers, "If-Match": etag } });
       }
       toast("Saved.");
     }

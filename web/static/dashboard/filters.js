@@ -1,7 +1,8 @@
 // The line of conditions over a table: words to look for, a chip for each condition, and a form to add or change one.
 import { fill, h, newId } from "../dom.js";
 import { menu } from "./menu.js";
-import { operatorText, operatorsOf, takesValue } from "./query.js";
+import { choiceText } from "./field.js";
+import { operatorText, operatorsOf, subjectOf, takesValue } from "./query.js";
 
 const INPUTS = { integer: "number", number: "number", decimal: "text", datetime: "datetime-local" };
 /** Words are asked for when the person pauses, and not at each letter. */
@@ -51,7 +52,7 @@ export class Filters extends EventTarget {
   #chip(condition, index) {
     const [name, operator, value] = condition;
     const field = this.#description.columns.find((one) => one.name === name);
-    const text = [field?.label ?? name, " ", operatorText(operator), " ", takesValue(operator) ? h("strong", {}, shortened(value)) : null];
+    const text = [field?.label ?? name, " ", operatorText(operator), " ", takesValue(operator) ? h("strong", {}, shortened(value || choiceText(value))) : null];
     return h("span.condition", { role: "listitem" },
       menu(text, (_, close) => this.#form(index, close), { label: "Change this condition", class: "plain" }),
       h("button.plain.remove", { type: "button", "aria-label": `Remove: ${field?.label ?? name} ${operatorText(operator)} ${value}`,
@@ -72,7 +73,7 @@ export class Filters extends EventTarget {
       if (!takesValue(operation.value)) fill(valuePlace);
       else {
         const id = newId("value");
-        fill(valuePlace, h("label", { for: id }, "Value"), input(chosen(), kept, id));
+        fill(valuePlace, h("label", { for: id }, "Value"), input(subjectOf(chosen()), kept, id));
       }
     };
     offer(operator);
@@ -98,11 +99,9 @@ export class Filters extends EventTarget {
 }
 
 function input(field, value, id) {
-  if (field.kind === "enum") {
-    return h("select", { id }, field.choices.map((one) => h("option", { value: String(one), selected: String(one) === value }, String(one))));
-  }
-  if (field.kind === "boolean") {
-    return h("select", { id }, ["true", "false"].map((one) => h("option", { value: one, selected: one === value }, one === "true" ? "yes" : "no")));
+  if (field.kind === "enum" || field.kind === "boolean") {
+    const choices = field.kind === "boolean" ? [true, false] : field.choices;
+    return h("select", { id }, choices.map((one) => h("option", { value: String(one), selected: String(one) === value }, choiceText(one))));
   }
   const type = INPUTS[field.kind] ?? "text";
   return h("input", { id, type, value, step: type === "number" ? "any" : type === "datetime-local" ? "1" : null, required: true, maxlength: "500", autocomplete: "off" });

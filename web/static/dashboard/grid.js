@@ -12,7 +12,7 @@ const MOST_LEAVING = 40;
 /** By kind: the least width in rem, and the share of what is left. */
 const WIDTHS = {
   string: [9, 2], text: [12, 3], enum: [7, 0.7], boolean: [5, 0.5], integer: [5.5, 0.6], number: [5.5, 0.6], decimal: [5.5, 0.6],
-  datetime: [8.5, 0.8], id: [8, 1], texts: [9, 1.3], list: [8, 1], object: [8, 1],
+  datetime: [8.5, 0.8], id: [8, 1], values: [9, 1.3], bytes: [8, 1], list: [8, 1], object: [8, 1], group: [8, 1],
 };
 /** What a document is called by gets more. */
 const TITLE_WIDTH = [15, 3.5];
@@ -58,7 +58,10 @@ export class Grid extends EventTarget {
   #observer = new ResizeObserver(() => {
     // On a narrow screen the style makes rows of two lines.
     const height = Number.parseFloat(getComputedStyle(this.element).getPropertyValue("--row"));
-    if (height && height !== this.#rowHeight) this.#rowHeight = height;
+    if (height && height !== this.#rowHeight) {
+      this.#rowHeight = height;
+      for (const row of this.#drawn.values()) row.index = -1;
+    }
     this.#schedule();
   });
 
@@ -84,10 +87,10 @@ export class Grid extends EventTarget {
     const place = this.#order.findIndex((term) => term.replace(/^-/, "") === field.name);
     const down = place >= 0 && this.#order[place].startsWith("-");
     const sorted = place === 0 ? (down ? "descending" : "ascending") : place > 0 ? "other" : field.sortable ? "none" : null;
-    return h("div.grid-cell", { role: "columnheader", "aria-sort": sorted, class: NUMERIC.has(field.kind) ? "number" : "", title: field.description },
+    return h("div.grid-cell", { role: "columnheader", "aria-sort": sorted, class: NUMERIC.has(field.kind) ? "number" : "", title: field.description || field.label },
       field.sortable
         ? h("button", { type: "button", tabindex: "-1", on: { click: (event) => this.#tell("sort", { name: field.name, more: event.shiftKey }) } },
-          field.label, h("span.arrow", { "aria-hidden": "true" }, place < 0 ? "" : down ? "↓" : "↑"))
+          h("span.label", {}, field.label), h("span.arrow", { "aria-hidden": "true" }, place < 0 ? "" : down ? "↓" : "↑"))
         : field.label);
   }
 
@@ -188,7 +191,7 @@ export class Grid extends EventTarget {
   }
 
   #layOut(row) {
-    row.cells = this.#fields.map((field) => h("div.grid-cell", { role: "gridcell", class: NUMERIC.has(field.kind) ? "number" : "", dataset: { kind: field.kind } }));
+    row.cells = this.#fields.map((field) => h("div.grid-cell", { role: "gridcell", class: NUMERIC.has(field.kind) ? "number" : "", dataset: { kind: field.kind, label: field.label } }));
     row.element.replaceChildren(...row.cells);
     row.columns = this.#columns;
     row.document = null;

@@ -1,4 +1,5 @@
 // What is shown of a class: conditions, words, order, columns, pages; kept in the address, so that a link shows the same.
+import { valueOf } from "./field.js";
 
 /** What can be asked of a field, by its kind: a word for the address, words for people, and the filter. */
 const OPERATORS = {
@@ -20,7 +21,7 @@ const OPERATORS = {
 
 const BY_KIND = {
   string: ["contains", "starts", "is", "isnot"],
-  text: ["contains", "starts"],
+  text: ["contains", "starts", "is", "isnot"],
   enum: ["is", "isnot"],
   boolean: ["is"],
   integer: ["is", "isnot", "gt", "gte", "lt", "lte"],
@@ -28,8 +29,10 @@ const BY_KIND = {
   decimal: ["is", "isnot", "gt", "gte", "lt", "lte"],
   datetime: ["since", "before"],
   id: ["is", "isnot"],
-  texts: ["has", "lacks"],
+  values: ["has", "lacks"],
+  bytes: [],
   list: [],
+  group: [],
   object: [],
 };
 
@@ -45,18 +48,15 @@ export function operatorsOf(field) {
 export const operatorText = (operator) => OPERATORS[operator]?.[0] ?? operator;
 export const takesValue = (operator) => operator !== "there" && operator !== "absent";
 
-/** A condition's value as the filter has it. A text that is no number goes as it is: the server says what is wrong. */
-function valueOf(field, text) {
-  if (field.kind === "boolean") return text === "true";
-  if (field.kind === "integer" || field.kind === "number") {
-    const number = Number(text);
-    return text.trim() === "" || Number.isNaN(number) ? text : number;
-  }
-  if (field.kind === "datetime") {
-    const time = new Date(text);
-    return Number.isNaN(time.getTime()) ? text : time.toISOString();
-  }
-  return text;
+/** What a condition on a field is about: of a list, one of its items. */
+export const subjectOf = (field) => field.item ?? field;
+
+/** A condition's value as the filter has it. */
+function conditionValue(field, text) {
+  const subject = subjectOf(field);
+  if (subject.kind !== "datetime") return valueOf(subject, text);
+  const time = new Date(text);
+  return Number.isNaN(time.getTime()) ? text : time.toISOString();
 }
 
 /** One query. It is never changed; `with` gives another one. */
@@ -129,7 +129,7 @@ export class Query {
     const parts = [];
     for (const [name, operator, text] of this.where) {
       const field = description.columns.find((one) => one.name === name);
-      if (field) parts.push({ [name]: OPERATORS[operator][1](valueOf(field, text)) });
+      if (field) parts.push({ [name]: OPERATORS[operator][1](conditionValue(field, text)) });
     }
     for (const word of this.words.split(/\s+/).filter(Boolean).slice(0, 6)) {
       const anywhere = description.searchable.map((name) => ({ [name]: { $contains: word } }));

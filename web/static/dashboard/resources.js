@@ -29,7 +29,10 @@ export class Resources {
     fill(this.element,
       group("Resources", summaries.filter((one) => one.generic).map(link)),
       group("Accounts and files", summaries.filter((one) => !one.generic).map(link)),
-      admin ? group("Server", [h("li", {}, h("a", { href: "#/admin", dataset: { page: "admin" } }, "Operations"))]) : null);
+      admin ? group("Server", [h("li", {}, h("a", { href: "#/admin", dataset: { page: "admin" } }, "Operations"))]) : null,
+      // Where the line at the top has no room for them.
+      h("div.guides", {}, group("Documentation", [["/docs", "API"], ["/docs/live", "Live protocol"], ["/redoc", "Reference"]]
+        .map(([href, text]) => h("li", {}, h("a", { href }, text))))));
     this.#each = setInterval(() => {
       if (document.visibilityState === "visible") this.#countAll();
     }, EACH_MS);
@@ -44,8 +47,13 @@ export class Resources {
   /** Say which page is shown. */
   point(page) {
     for (const link of this.element.querySelectorAll("a")) {
-      if (link.dataset.page === page) link.setAttribute("aria-current", "page");
-      else link.removeAttribute("aria-current");
+      if (link.dataset.page !== page) {
+        link.removeAttribute("aria-current");
+        continue;
+      }
+      link.setAttribute("aria-current", "page");
+      // On a phone they are one line.
+      link.scrollIntoView({ block: "nearest", inline: "nearest" });
     }
   }
 

@@ -25,7 +25,7 @@ export class Results extends EventTarget {
     this.description = description;
     this.filters = new Filters(description, query);
     this.filters.addEventListener("change", ({ detail }) => this.#ask(this.#query.with(detail)));
-    this.grid = new Grid(`${description.label}, live`, (field, value) =>
+    this.grid = new Grid(`${labelText(description)}, live`, (field, value) =>
       field.reference && typeof value === "string" ? references.name(field.reference, value) : null);
     this.grid.addEventListener("open", ({ detail }) => this.#tell("open", detail));
     this.grid.addEventListener("delete", ({ detail }) => {
@@ -40,7 +40,7 @@ export class Results extends EventTarget {
     this.element = h("section.results", { "aria-labelledby": "page-title" },
       h("header.page-head", {},
         h("h1", { id: "page-title" }, labelText(description)), this.count,
-        h("p.page-about", {}, description.description.split("\n")[0]),
+        h("p.page-about", {}, sentenceOf(description.description)),
         h("span.space"),
         canCreate ? h("button.primary", { type: "button", on: { click: () => this.#tell("create") } }, `New ${description.label.toLowerCase()}`) : null),
       h("div.tools", {}, this.filters.element, h("span.space"), this.#sortMenu(), this.#columnMenu()),
@@ -215,6 +215,9 @@ export class Results extends EventTarget {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
 }
+
+/** The first sentence of a class's description, without its marks of code. */
+const sentenceOf = (text) => (/^[^]*?\.(?=\s|$)/.exec(text)?.[0] ?? text).replaceAll(/\s+/g, " ").replaceAll("`", "");
 
 /** `posts` as a heading. */
 export function labelText(description) {

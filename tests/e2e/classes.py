@@ -1,0 +1,55 @@
+"""A class whose form and table have every kind of field."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Literal
+from uuid import UUID
+
+from beanie import PydanticObjectId
+from pydantic import BaseModel, Field
+
+from documents import Access, LiveDocument, References, Resource, signed_in
+
+
+class Colour(enum.StrEnum):
+    """One of them is an empty text."""
+
+    RED = "red"
+    GREEN = "green"
+    NONE = ""
+
+
+class Place(BaseModel):
+    """Where it stands."""
+
+    street: Annotated[str, Field(min_length=1)]
+    number: int | None = None
+
+
+class Kind(LiveDocument):
+    """One of each. Nobody needs `it`."""
+
+    label: str = ""
+    weight: float | None = None
+    tame: bool | None = None
+    colour: Colour = Colour.RED
+    level: Literal[1, 10] = 1
+    prices: list[Decimal] = Field(default_factory=list)
+    short: list[Annotated[str, Field(min_length=2)]] = Field(default_factory=list)
+    times: list[datetime] = Field(default_factory=list)
+    home: Place | None = None
+    den: Place = Place(street="Main")
+    words: dict[str, str] = Field(default_factory=dict)
+    uid: UUID | None = None
+    blob: bytes | None = None
+    friend_ids: Annotated[list[PydanticObjectId], References("kinds")] = Field(default_factory=list)
+
+    class Settings:
+        """Where they are kept."""
+
+        name = "kinds"
+
+    resource = Resource(access=Access(read=signed_in, create=signed_in, update=signed_in, delete=signed_in))
