@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import ipaddress
 import re
 from collections.abc import Iterator
@@ -9,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from cryptography import x509
+
 from api.counters import parse_limits
 from api.settings import Settings
 
 #: Fewer different characters than this are no secret that a generator made (48 random ones have 30 or so).
 MIN_DISTINCT = 12
 MAX_ACCESS_TOKEN_MINUTES = 60
+#: Time enough to renew a certificate.
+EXPIRY_NEAR = dt.timedelta(days=14)
 #: Guesses of a password in a day, by one address for one name.
 MAX_GUESSES_A_DAY = 20_000
 
@@ -40,7 +45,13 @@ class Finding:
 
 def findings(settings: Settings) -> list[Finding]:
     """All that is unsafe, or less safe than it could be, in the order of the settings' documentation."""
-    found = [*_exposure(settings), *_secrets(settings), *_servers(settings), *_manners(settings)]
+    found = [
+        *_exposure(settings),
+        *_certificate(settings),
+        *_secrets(settings),
+        *_servers(settings),
+        *_manners(settings),
+    ]
     return sorted(found, key=lambda finding: not finding.unsafe)
 
 
@@ -83,6 +94,19 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
                 f"{origin} comes without TLS, so anybody on its way can be it",
                 "Use its https:// form",
             )
+
+
+def _certificate(settings: Settings) -> Iterator[Finding]:
+    if settings.tls_certificate is None:
+        return
+    # The first of the chain is the server's own (RFC 8446, 4.4.2).
+    end = x509.load_pem_x509_certificate(settings.tls_certificate.read_bytes()).not_valid_after_utc
+    left = end - dt.datetime.now(dt.UTC)
+    if left < EXPIRY_NEAR:
+        gone = left < dt.timedelta()
+        yield Finding(
+            "TLS_CERTIFICATE", f"it {'expired' if gone else 'expires'} on {end:%Y-%m-%d}", "Renew it", unsafe=gone
+        )
 
 
 def _serves_loopback_alone(settings: Settings) -> bool:

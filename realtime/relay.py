@@ -106,9 +106,12 @@ class Relay:
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
-            with contextlib.suppress(LogAway, LockError), away():
+            releasing = asyncio.create_task(lock.release())
+            # Nobody waits for it any more when the connection is closed under it.
+            releasing.add_done_callback(lambda task: task.cancelled() or task.exception())
+            with contextlib.suppress(LogAway), away():
                 # Shielded: a cancellation is just when another worker should follow at once.
-                await asyncio.shield(lock.release())
+                await asyncio.shield(releasing)
         for result in results:
             if isinstance(result, Exception):
                 raise result
@@ -217,8 +220,8 @@ def _is_void(entry: Entry) -> bool:
 async def _renew(lock: Lock) -> None:
     while True:
         await asyncio.sleep(RENEWAL.total_seconds())
-        try:
-            with away():
+        with away():
+            try:
                 await lock.extend(LEASE.total_seconds(), replace_ttl=True)
-        except LockError:
-            raise LogMoved("the lease went to another worker") from None
+            except LockError:  # which to redis-py is a kind of RedisError
+                raise LogMoved("the lease ran out, or went to another worker") from None

@@ -12,6 +12,7 @@ import pytest
 from api import Settings
 from api.safety import findings
 from tests.api.servers import ROOT, environment
+from tests.api.test_tls import make_pair
 from tests.deploy.compose import image, services
 from tests.deploy.test_kubernetes import manifests
 
@@ -94,6 +95,22 @@ def test_files_that_others_can_read(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert unsafe(load(monkeypatch, **SAFE)) == ["SECRET_KEY"]
     (tmp_path / ".env").chmod(0o600)
     assert unsafe(load(monkeypatch, **SAFE)) == []
+
+
+@pytest.mark.parametrize(("days", "unsafe", "word"), [(-1, True, "expired"), (5, False, "expires")])
+def test_certificate_that_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, days: int, unsafe: bool, word: str
+) -> None:
+    """One that has expired is unsafe; one that soon will is worth advice."""
+    pair = make_pair(tmp_path, "server", days=days)
+    pair.key.chmod(0o600)
+    files = {"TLS_CERTIFICATE": str(pair.certificate), "TLS_KEY": str(pair.key)}
+    (finding,) = findings(load(monkeypatch, **SAFE, **files))
+    assert (finding.setting, finding.unsafe) == ("TLS_CERTIFICATE", unsafe)
+    assert finding.problem.startswith(f"it {word} on 20")
+    fresh = make_pair(tmp_path, "server", days=15)
+    fresh.key.chmod(0o600)
+    assert findings(load(monkeypatch, **SAFE, **files)) == []
 
 
 def test_development_on_the_network(monkeypatch: pytest.MonkeyPatch) -> None:

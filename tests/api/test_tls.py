@@ -31,8 +31,8 @@ class Pair:
     key: Path
 
 
-def make_pair(directory: Path, name: str, password: bytes | None = None) -> Pair:
-    """A pair that signs itself."""
+def make_pair(directory: Path, name: str, password: bytes | None = None, days: int = 30) -> Pair:
+    """A pair that signs itself, whose certificate ends in `days`."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = dt.datetime.now(dt.UTC)
@@ -42,8 +42,8 @@ def make_pair(directory: Path, name: str, password: bytes | None = None) -> Pair
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(minutes=5))
-        .not_valid_after(now + dt.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=90))
+        .not_valid_after(now + dt.timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
         .sign(key, hashes.SHA256())
     )

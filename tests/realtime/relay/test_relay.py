@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from redis.asyncio import Redis
 
 from documents import Change
@@ -71,6 +72,19 @@ async def test_relay_that_died_without_a_word(setting: Setting, redis: RedisServ
             await client.aclose()
             await until(lambda: other.relay.leading and not other.source.direct)
             await truth.agrees(other)
+
+
+async def test_lease_that_another_has(setting: Setting, redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """A relay whose lease is another's ends its term, and its log does not put that down to Redis."""
+    async with nodes(setting, 1) as (node,), Redis.from_url(redis.url) as client:
+        await client.set(node.log.lease, b"another", px=60_000)
+        await until(lambda: not node.relay.leading)
+        # Once its term is over it asks for the lease again, in vain.
+        await until(lambda: any("term" in text for text in caplog.messages))
+        assert not [text for text in caplog.messages if "away" in text]
+        assert await client.get(node.log.lease) == b"another"
+        await client.delete(node.log.lease)
+        await until(lambda: node.relay.leading)
 
 
 async def test_redis_goes_away_and_comes_back_empty(setting: Setting, redis: RedisServer) -> None:
