@@ -118,6 +118,12 @@ class Application:
             self._abandoned = True
             starting.cancel()
 
+    async def feed_has_ended(self) -> None:
+        """Wait until it has, of an error that nobody has foreseen. Raises RuntimeError while nothing is served."""
+        if self.services is None:
+            raise RuntimeError("nothing is served yet")
+        await self.services.feed.failed.wait()
+
     def drain(self) -> None:
         """Tell live clients to go elsewhere. Called on the first signal, while the sockets are still open."""
         if self.services is not None:
@@ -147,7 +153,9 @@ class _Server(uvicorn.Server):
         self._listening = listening.dup()
         self._on_ready = on_ready
         self._draining: asyncio.Task[None] | None = None
-        self._ending: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
+        #: Whether it has ended because it could no longer do what it is for.
+        self.gave_up = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._draining is None:
@@ -196,8 +204,8 @@ class _Server(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             aborting.cancel()
-            if self._ending is not None:
-                self._ending.cancel()
+            for task in self._beside:
+                task.cancel()
 
     async def _abort_closing(self) -> None:
         while True:
@@ -210,8 +218,18 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self._ending = asyncio.create_task(end_unfinished(self.server_state.connections))
+            self._beside = [
+                asyncio.create_task(end_unfinished(self.server_state.connections)),
+                asyncio.create_task(self._give_up()),
+            ]
             self._on_ready()
+
+    async def _give_up(self) -> None:
+        """End in good order once the feed has ended: nobody can be told of changes here, and another process can."""
+        await self._application.feed_has_ended()
+        logger.critical("this process has no feed any more, and ends")
+        self.gave_up = True
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _announce(settings: Settings, listening: socket.socket, say: Callable[[str], object]) -> None:
@@ -229,7 +247,9 @@ def _announce(settings: Settings, listening: socket.socket, say: Callable[[str],
 
 
 def serve(app: Application, settings: Settings, say: Callable[[str], object], shared: Shared) -> bool:
-    """Serve `app` until a signal ends it; False when it could not start. Configures logging. Raises ListenRefused.
+    """Serve `app` until a signal ends it; False when it could not start or go on. Configures logging.
+
+    Raises ListenRefused.
 
     With several workers this process supervises them, and each of them serves. `shared` holds open what they share,
     and gives the environment variables that tell them of it.
@@ -302,4 +322,4 @@ def _serve_on(listening: socket.socket, app: Application, settings: Settings, on
         signal.signal(signal.SIGHUP, hanging_up)
         signal.signal(signal.SIGTERM, terminating)
         announcements.drop()
-    return server.started or server.should_exit
+    return (server.started or server.should_exit) and not server.gave_up
