@@ -122,7 +122,7 @@ def faults_of_text(value: str, field_type: FieldType, loc: Loc) -> Iterator[Faul
         try:
             Decimal128(decimal.Decimal(value))
         except (decimal.DecimalException, ValueError):
-            yield Fault(loc, "a decimal has at most 34 digits (IEEE 754 decimal128)", "decimal")
+            yield Fault(loc, "a decimal number of at most 34 digits is expected (IEEE 754 decimal128)", "decimal")
         else:
             if not decimal.Decimal(value).is_finite():
                 yield Fault(loc, "a finite number is expected", "finite_number")

@@ -30,7 +30,7 @@ def test_disconnecting_a_user(visit: Person, site: Server) -> None:
     row.get_by_role("button", name=f"Disconnect {user.username}").click()
     expect(admin.page.get_by_role("status").filter(has_text="closed")).to_contain_text(user.username)
     expect(row).to_have_count(0)
-    expect(person.page.get_by_role("alert")).to_contain_text("Disconnected")
+    expect(person.page.get_by_role("alert")).to_contain_text("Disconnected by an admin")
     expect(person.state).not_to_have_attribute("data-state", "live")
     person.page.get_by_role("button", name="Connect again").click()
     person.wait_until_live()

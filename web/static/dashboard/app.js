@@ -69,7 +69,7 @@ class Desk {
     } catch (error) {
       if (error instanceof SessionEnded) return;
     }
-    if (desk === this) toast(code === 4503 ? "Somebody has closed your connections. What you see may be old." : `Disconnected: ${message}.`, { action: "Connect again", act: () => this.client.renew(), seconds: 86_400, kind: "problem" });
+    if (desk === this) toast(code === 4503 ? "Disconnected by an admin. What you see may be old." : `Disconnected: ${message}.`, { action: "Connect again", act: () => this.client.renew(), seconds: 86_400, kind: "problem" });
   }
 
   close() {
