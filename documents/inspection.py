@@ -110,7 +110,7 @@ async def _explained(database: Database, resource: ResourceClass, batch: Sequenc
             elif keyword == "items":
                 await judge(ids, demand, f"{path}[]", _in_items(within))
             elif keyword == "additionalProperties" and isinstance(demand, Mapping):
-                await judge(ids, demand, f"{prefix}*", _in_others(within, declared))
+                await judge(ids, demand, f"{prefix}*", _in_others(within))
             elif keyword == "required":
                 for name in demand:
                     for document_id in await failing(ids, within({"required": [name]})):
@@ -148,8 +148,9 @@ def _in_items(within: Callable[[Schema], Schema]) -> Callable[[Schema], Schema]:
     return lambda rules: within({"items": rules})
 
 
-def _in_others(within: Callable[[Schema], Schema], declared: Schema) -> Callable[[Schema], Schema]:
-    return lambda rules: within({"properties": declared, "additionalProperties": rules})
+def _in_others(within: Callable[[Schema], Schema]) -> Callable[[Schema], Schema]:
+    # Of a map, which declares no fields.
+    return lambda rules: within({"additionalProperties": rules})
 
 
 _REASONS = {

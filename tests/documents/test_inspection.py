@@ -109,3 +109,22 @@ async def test_nothing_is_broken(world: World) -> None:
     """Nothing is named or counted."""
     assert await named(world, "notes") == []
     assert await count_broken(world.database, world.registry, ids=5) == []
+
+
+async def test_repaired_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document that is right by the time that its reasons are looked for is not named."""
+    sound, broken = await stored(world, "counters", {}), await stored(world, "counters", {"by_api": "x"})
+    monkeypatch.setattr(inspection, "breaking", lambda _: {})
+    collection = world.database.raw["counters"]
+    explained = inspection._explained
+    batches: list[Any] = []
+
+    async def repaired(*arguments: Any) -> list[BrokenDocument]:
+        monkeypatch.undo()
+        batches.append(sorted(str(document["_id"]) for document in arguments[2]))
+        return await explained(*arguments)
+
+    monkeypatch.setattr(inspection, "_explained", repaired)
+    assert [document.id for document in await named(world, "counters")] == [broken]
+    assert batches == [sorted([sound, broken])]
+    assert await collection.count_documents({}) == 2

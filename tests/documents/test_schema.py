@@ -14,7 +14,7 @@ import pytest
 from bson import Binary, ObjectId
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from motor.motor_asyncio import AsyncIOMotorDatabase
+from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo.errors import OperationFailure, WriteError
 
 from documents import (
@@ -285,6 +285,54 @@ def failing(monkeypatch: pytest.MonkeyPatch, codes: Iterator[int]) -> None:
 
     monkeypatch.setattr(AsyncIOMotorDatabase, "command", command)
     monkeypatch.setattr(schema, "_PAUSE", dt.timedelta(0))
+
+
+async def test_nothing_to_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start on a database that is as wanted modifies no collection, which would hold up its writers."""
+    failing(monkeypatch, iter([13]))
+    await install(world.database, world.registry, "error")
+
+
+async def test_a_laxer_level_is_made_strict_again(world: World) -> None:
+    """Rules hold for documents that broke them before, too."""
+    await world.database.raw.command({"collMod": "notes", "validationLevel": "moderate"})
+    await install_one(world.database, world.registry["notes"], "error")
+    assert (await options_of(world, "notes")).get("validationLevel", "strict") == "strict"
+
+
+async def test_somebody_creates_the_collection_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rules are put on the one that is there; what else the server says is no collection."""
+    await world.database.raw.command({"collMod": "notes", "validator": {}})
+
+    async def absent(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(schema, "_options", absent)
+    await install_one(world.database, world.registry["notes"], "error")
+    await refusal(world, "notes", {"title": 5})
+
+    async def refused(*_: object, **__: object) -> None:
+        raise OperationFailure("not allowed", 13)
+
+    monkeypatch.setattr(AsyncIOMotorDatabase, "create_collection", refused)
+    with pytest.raises(DatabaseRefused, match=r"^notes: the schema cannot be installed \(not allowed\)"):
+        await install_one(world.database, world.registry["notes"], "error")
+
+
+async def test_an_index_is_built_by_others_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again until it is there."""
+    await world.database.raw["notes"].drop_indexes()
+    real, codes = AsyncIOMotorCollection.create_indexes, iter([117, 117])
+
+    async def create_indexes(self: Any, indexes: Any) -> Any:
+        if (code := next(codes, None)) is not None:
+            raise OperationFailure("busy", code)
+        return await real(self, indexes)
+
+    monkeypatch.setattr(AsyncIOMotorCollection, "create_indexes", create_indexes)
+    monkeypatch.setattr(schema, "_PAUSE", dt.timedelta(0))
+    await install_one(world.database, world.registry["notes"], "error")
+    assert "slug_unique" in await world.database.raw["notes"].index_information()
 
 
 async def test_the_schema_is_changed_by_others_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from bson import Decimal128
@@ -136,7 +137,7 @@ def test_limits_are_those_that_mean_the_same() -> None:
 
 
 #: Texts that pydantic takes for the pattern, and whether the rule goes into the database.
-PATTERNS = [
+PATTERNS: list[tuple[str | re.Pattern[str], str, bool]] = [
     (r"^[a[bc]]$", "c", False),
     (r"^[^[:alpha:]]+$", "1", False),
     (r"^[a-z[:digit:]]+$", "a1", False),
@@ -144,7 +145,8 @@ PATTERNS = [
     (r"^a**$", "aa", False),
     (r"^\x{41}$", "A", False),
     (r"^\U00000041$", "A", False),
-    (r"^[a-z&&[^b]]$", "a", False),
+    (r"^[a-d&&b-z]$", "c", False),
+    (re.compile(r"\Aa{,3}b\Z"), "aab", False),
     (r"^[\[\]*+]+$", "[*+]", True),
     (r"^[]{]+$", "]{", True),
     (r"^\*+$", "**", True),
@@ -154,7 +156,9 @@ PATTERNS = [
 
 
 @pytest.mark.parametrize(("pattern", "text", "enforced"), PATTERNS)
-def test_pattern_that_others_read_otherwise_is_left_to_the_class(pattern: str, text: str, enforced: bool) -> None:
+def test_pattern_that_others_read_otherwise_is_left_to_the_class(
+    pattern: str | re.Pattern[str], text: str, enforced: bool
+) -> None:
     """Neither the database nor the judgement of stored documents refuses what the class accepts."""
     declared = create_model("Tagged", __base__=Parcel, tag=(Annotated[str, Field(pattern=pattern)], ...))
     assert TypeAdapter(Annotated[str, Field(pattern=pattern)]).validate_python(text) == text
@@ -172,3 +176,32 @@ def test_bound_of_decimals_that_is_a_double() -> None:
     assert (rules["minimum"], rules["maximum"]) == (Decimal128("0.1"), Decimal128("0.3"))
     judged = Validity({"properties": {"price": rules}})
     assert [judged.faults({"price": Decimal128(value)}) for value in ("0.1", "0.3")] == [[], ["price"]]
+
+
+class Strange(Parcel):
+    """Bookkeeping without defaults, and bounds that a `$jsonSchema` cannot hold as they are."""
+
+    created_at: dt.datetime
+    updated_at: dt.datetime
+    revision: int
+    size: Literal["small", "large"] | None = None
+    sent: Annotated[dt.datetime | None, Field(gt=dt.datetime(2026, 1, 1, tzinfo=dt.UTC))] = None
+    stars: Annotated[Decimal, Field(le=Decimal(10) ** 20)] = Decimal(0)
+
+
+def test_bookkeeping_is_demanded_of_nobody() -> None:
+    """Who writes by hand leaves it out, whatever the class says of it."""
+    assert json_schema(ResourceClass(Strange))["required"] == ["weight"]
+
+
+def test_choice_or_null() -> None:
+    """Null is one of the choices, or the enumeration would refuse it."""
+    rules = json_schema(ResourceClass(Strange))["properties"]["size"]
+    assert (rules["bsonType"], rules["enum"]) == (["string", "null"], ["small", "large", None])
+
+
+def test_bounds_that_are_no_numbers_or_too_great() -> None:
+    """MongoDB takes no bound of a time, and an `exclusiveMinimum` only beside a `minimum`; BSON no greater integer."""
+    properties = json_schema(ResourceClass(Strange))["properties"]
+    assert set(properties["sent"]) == {"title", "description", "bsonType"}
+    assert properties["stars"]["maximum"] == Decimal128(str(10**20))

@@ -69,6 +69,12 @@ def test_bounds_of_decimals(value: str, holds: bool) -> None:
     assert (SPECIMENS.faults({**WHOLE, "share": Decimal128(value)}) == []) is holds
 
 
+def test_no_number_within_the_bounds_of_a_decimal() -> None:
+    """NaN is refused, whatever type it has."""
+    rules = Validity({"properties": {"x": {"minimum": Decimal128("0.5")}}})
+    assert [rules.faults({"x": value}) for value in (float("nan"), Decimal128("sNaN"), 1)] == [["x"], ["x"], []]
+
+
 def test_faults_are_named() -> None:
     """In the order of the document, undeclared ones too; what is missing comes last."""
     assert SPECIMENS.faults({"_id": ObjectId(), "nope": 1, "text": 5, "whole": 1}) == ["nope", "text", "must"]
