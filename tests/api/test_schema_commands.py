@@ -160,6 +160,10 @@ def test_documents_that_break_the_rules(empty: Mongo, mongodb_url: str, tmp_path
         "4 documents break the rules.",
     ]
 
+    _, printed, _ = run(settings, tmp_path, "check", "--limit", "0")
+    assert [line for line in printed.splitlines() if line.startswith("comments ")] == [f"comments {i}" for i in ids]
+    assert "more" not in printed
+
     code, printed, _ = run(settings, tmp_path, "check", "--json", "--limit", "1")
     answer = json.loads(printed)
     assert (code, answer["count"], len(answer["documents"])) == (1, 4, 2)

@@ -256,3 +256,9 @@ def test_a_text_index_is_recognised() -> None:
     }  # fmt: skip
     assert same_index(held, declared)
     assert not same_index(held | {"weights": {"body": 1, "title": 1}}, declared)
+
+
+def test_option_that_is_false_is_none() -> None:
+    """The server lists no option that was given as false."""
+    assert same_index({"v": 2, "key": {"a": 1}, "name": "a"}, {"key": {"a": 1}, "name": "a", "unique": False})
+    assert not same_index({"v": 2, "key": {"a": 1}, "name": "a"}, {"key": {"a": 1}, "name": "a", "unique": True})

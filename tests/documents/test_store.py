@@ -18,6 +18,7 @@ from documents import (
     Preconditions,
     Stale,
     Stored,
+    json_schema,
     parse_tags,
 )
 from tests.documents.classes import ADMIN, ANN, BOB, MODERATOR, World
@@ -335,6 +336,43 @@ async def test_undeclared_fields_inside_documents_stay(world: World) -> None:
     assert (kept["part"]["name"], "newer" in kept["part"], kept["parts"][1]["newer"]) == ("c", False, [1])
     whole, _ = await store.replace(specimens, id_text, ANN, {"must": 1, "parts": [{"name": "b"}, {"name": "a"}]})
     assert "invalid" not in whole.document
+
+
+async def test_set_that_holds_a_value_twice(world: World) -> None:
+    """The class makes one of the two, also where the write is about another field."""
+    specimens = world.registry["specimens"]
+    made = await world.database.raw["specimens"].insert_one(
+        {"must": 1, "labels": ["a", "a"]}, bypass_document_validation=True
+    )
+    patched = await world.store.merge_patch(specimens, str(made.inserted_id), ANN, {"text": "x"})
+    assert patched.document["labels"] == ["a"]
+
+
+async def test_revision_that_cannot_be_counted_on(world: World) -> None:
+    """It begins anew before it leaves the integers that every reader of JSON has."""
+    for revision in (2**53 - 1, 2**63 - 1):
+        made = await world.database.raw["counters"].insert_one({"revision": Int64(revision)})
+        patched = await world.store.merge_patch(world.registry["counters"], str(made.inserted_id), ANN, {"by_api": 1})
+        assert patched.document["revision"] == 1
+
+
+async def test_rules_of_another_version_of_the_class(world: World) -> None:
+    """What its validator does not know may stay as it is and not be changed; its other rules hold for every write."""
+    notes, raw = world.registry["notes"], world.database.raw
+    id_text = await broken(world, title="long", hush="1", score=1)
+    rules = json_schema(notes)
+    del rules["properties"]["score"]
+    await raw.command({"collMod": "notes", "validator": {"$jsonSchema": rules}})
+    await world.store.merge_patch(notes, id_text, ANN, {"title": "longer"})
+    assert (await stored(world, "notes", id_text))["score"] == 1
+    with pytest.raises(DocumentRefused) as refused:
+        await world.store.merge_patch(notes, id_text, ANN, {"score": 2})
+    assert [fault.loc for fault in refused.value.faults] == [("body", "score")]
+    rules["properties"]["title"]["maxLength"] = 3
+    await raw.command({"collMod": "notes", "validator": {"$jsonSchema": rules}})
+    with pytest.raises(DocumentRefused) as refused:
+        await world.store.merge_patch(notes, id_text, ANN, {"slug": "s"})
+    assert ("body", "title") in [fault.loc for fault in refused.value.faults]
 
 
 async def test_undeclared_fields_stay(world: World) -> None:

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 from bson import ObjectId
 
-from documents import Checkpoints, Tickets
+from documents import Checkpoints, DatabaseAway, Tickets
 from realtime.upkeep import Upkeep
 from tests.realtime.worker import PATIENCE, Worker, post, working
 from tests.waiting import until
+
+Installs = Sequence[Callable[[], Awaitable[None]]]
+
+
+@contextlib.asynccontextmanager
+async def upkept(worker: Worker, own: Installs) -> AsyncIterator[None]:
+    """The worker's upkeep runs."""
+    upkeep = Upkeep(worker.feed, Checkpoints(worker.raw), worker.database, worker.registry, "error", own)
+    running = asyncio.create_task(upkeep.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
 
 
 @pytest.fixture
 async def worker(mongodb_url: str, database_name: str) -> AsyncIterator[Worker]:
     """A worker with its upkeep."""
-    async with working(mongodb_url, database_name) as worker:
-        own = [Tickets(worker.database).install]
-        upkeep = Upkeep(worker.feed, Checkpoints(worker.raw), worker.database, worker.registry, "error", own)
-        running = asyncio.create_task(upkeep.run())
+    async with (
+        working(mongodb_url, database_name) as worker,
+        upkept(worker, [Tickets(worker.database).install]),
+    ):
         yield worker
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
 
 
 async def indexes(worker: Worker, name: str) -> set[str]:
@@ -56,6 +68,20 @@ async def test_database_is_dropped(worker: Worker) -> None:
         )
 
     await until(installed, seconds=PATIENCE)
+
+
+async def test_database_is_away_during_the_repair(worker: Worker) -> None:
+    """It is made again until it is whole."""
+    failures, done = iter([DatabaseAway("away"), DatabaseAway("away")]), asyncio.Event()
+
+    async def install() -> None:
+        if (failure := next(failures, None)) is not None:
+            raise failure
+        done.set()
+
+    async with upkept(worker, [install]):
+        await worker.raw.posts.drop()
+        await asyncio.wait_for(done.wait(), PATIENCE)
 
 
 async def test_index_that_stands_in_the_way(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
