@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -16,26 +16,35 @@ HEAD_SECONDS: Final = 30.0
 _Http = H11Protocol | HttpToolsProtocol
 
 
-async def end_unfinished(connections: Iterable[object], seconds: float = HEAD_SECONDS) -> None:
-    """Close those of uvicorn's `connections` whose next request does not come to its headers' end, until cancelled.
+class UnfinishedHeads:
+    """uvicorn's `connections` (its own set of them) whose next request does not come to the end of its head.
 
     Idle connections, on which a request was answered, have uvicorn's own limit until the next one begins.
     """
-    before: dict[_Http, object] = {}
-    while True:
-        await asyncio.sleep(seconds)
-        now = dict(_waiting(connections))
+
+    def __init__(self, connections: Collection[object]) -> None:
+        self._connections = connections
+        self._before: dict[_Http, object] = {}
+
+    async def run(self, seconds: float = HEAD_SECONDS) -> None:
+        """Sweep again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Close those of which nothing but a part of a head has come since the last sweep."""
+        now = dict(self._waiting())
         for connection, last in now.items():
             # With the same last request as then: no request has been heard in the meantime.
-            if connection in before and before[connection] is last:
+            if connection in self._before and self._before[connection] is last:
                 connection.transport.close()
-        before = now
+        self._before = now
 
-
-def _waiting(connections: Iterable[object]) -> Iterator[tuple[_Http, object]]:
-    """The connections on which a head is awaited, each with its last request (None: there was none)."""
-    for connection in list(connections):
-        if isinstance(connection, _Http) and connection.timeout_keep_alive_task is None:
-            last = connection.cycle
-            if last is None or last.response_complete:  # type: ignore[redundant-expr]  # None before the first
-                yield connection, last
+    def _waiting(self) -> Iterator[tuple[_Http, object]]:
+        """The connections on which a head is awaited, each with its last request (None: there was none)."""
+        for connection in self._connections:
+            if isinstance(connection, _Http) and connection.timeout_keep_alive_task is None:
+                last = connection.cycle
+                if last is None or last.response_complete:  # type: ignore[redundant-expr]  # None before the first
+                    yield connection, last

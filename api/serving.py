@@ -19,7 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.app import create_app
-from api.heads import end_unfinished
+from api.heads import UnfinishedHeads
 from api.listening import accepted_and_closed, listen
 from api.logs import HeldBack, configure_logging, tame_uvicorn
 from api.metric_files import MetricFiles
@@ -219,7 +219,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._beside = [
-                asyncio.create_task(end_unfinished(self.server_state.connections)),
+                asyncio.create_task(UnfinishedHeads(self.server_state.connections).run()),
                 asyncio.create_task(self._give_up()),
             ]
             self._on_ready()

@@ -11,7 +11,8 @@ import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from api.heads import end_unfinished
+from api.heads import UnfinishedHeads
+from tests.waiting import until
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n"
 
@@ -20,18 +21,27 @@ HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n"
 class Site:
     """A server whose one slow address answers when it is told to."""
 
-    port: int
+    server: uvicorn.Server
+    heads: UnfinishedHeads
     asked: asyncio.Event
     answer: asyncio.Event
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection."""
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        """A connection that the server knows of."""
+        known = len(self.server.server_state.connections)
+        made = await asyncio.open_connection(*self.server.servers[0].sockets[0].getsockname())
+        await until(lambda: len(self.server.server_state.connections) > known)
+        return made
+
+    @property
+    def idle(self) -> int:
+        """How many connections wait for a next request of which nothing has come."""
+        return sum(each.timeout_keep_alive_task is not None for each in self.server.server_state.connections)  # type: ignore[union-attr]  # all speak HTTP
 
 
 @pytest.fixture(params=["httptools", "h11"])
 async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
-    """Heads have a twentieth of a second, idle connections a minute."""
+    """A site whose tests say when it is swept; idle connections have a minute."""
     asked, answer = asyncio.Event(), asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,9 +55,7 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     config.load()
     server.lifespan = config.lifespan_class(config)
     await server.startup()
-    ending = asyncio.create_task(end_unfinished(server.server_state.connections, 0.05))
-    yield Site(server.servers[0].sockets[0].getsockname()[1], asked, answer)
-    ending.cancel()
+    yield Site(server, UnfinishedHeads(server.server_state.connections), asked, answer)
     await server.shutdown()
 
 
@@ -58,37 +66,74 @@ async def answered(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(len(b"done"))
 
 
+async def ended(reader: asyncio.StreamReader) -> bool:
+    """Wait for the connection's end; what was sent last may not have been read before it."""
+    try:
+        return await reader.read() == b""
+    except ConnectionResetError:
+        return True
+
+
 @pytest.mark.parametrize("sent", [b"", b"GE", HEAD], ids=["nothing", "a word", "half a head"])
 async def test_head_that_does_not_end(site: Site, sent: bytes) -> None:
-    """The connection is closed, also when it is the second request of it."""
-    first, first_writer = await site.connect()
-    first_writer.write(sent)
-    assert await first.read() == b""
-    second, second_writer = await site.connect()
-    second_writer.write(HEAD + b"\r\n")
-    assert await answered(second) == b"done"
-    if sent:
-        second_writer.write(sent)
-        assert await second.read() == b""
-    for writer in (first_writer, second_writer):
-        writer.close()
+    """The connection is closed at the second sweep, and not at the first."""
+    reader, writer = await site.connect()
+    writer.write(sent)
+    site.heads.sweep()
+    assert not reader.at_eof()
+    site.heads.sweep()
+    assert await ended(reader)
+    writer.close()
+
+
+async def test_second_head_that_does_not_end(site: Site) -> None:
+    """A request that was answered earlier makes no difference."""
+    reader, writer = await site.connect()
+    writer.write(HEAD + b"\r\n")
+    assert await answered(reader) == b"done"
+    writer.write(HEAD)
+    await until(lambda: site.idle == 0)
+    site.heads.sweep()
+    site.heads.sweep()
+    assert await ended(reader)
+    writer.close()
+
+
+async def test_connection_in_use(site: Site) -> None:
+    """One on which half a head stands at every sweep, each time another request's, is left alone."""
+    reader, writer = await site.connect()
+    for _ in range(4):
+        writer.write(HEAD)
+        await until(lambda: site.idle == 0)
+        site.heads.sweep()
+        writer.write(b"\r\n")
+        assert await answered(reader) == b"done"
+    writer.close()
 
 
 async def test_others(site: Site) -> None:
-    """Who waits for an answer, and who is idle after one, is left alone while somebody's head is waited for in vain."""
+    """Who waits for an answer, and who is idle after one, is left alone however often the site is swept."""
     idle, idle_writer = await site.connect()
     idle_writer.write(HEAD + b"\r\n")
     assert await answered(idle) == b"done"
     slow, slow_writer = await site.connect()
     slow_writer.write(HEAD.replace(b"/ ", b"/slow ", 1) + b"\r\n")
     await site.asked.wait()
-    for _ in range(2):
-        late, late_writer = await site.connect()
-        assert await late.read() == b""
-        late_writer.close()
+    for _ in range(3):
+        site.heads.sweep()
     site.answer.set()
     assert await answered(slow) == b"done"
     idle_writer.write(HEAD + b"\r\n")
     assert await answered(idle) == b"done"
     for writer in (idle_writer, slow_writer):
         writer.close()
+
+
+async def test_sweeping(site: Site) -> None:
+    """Goes on by itself."""
+    sweeping = asyncio.create_task(site.heads.run(0.01))
+    for _ in range(2):
+        reader, writer = await site.connect()
+        assert await ended(reader)
+        writer.close()
+    sweeping.cancel()
