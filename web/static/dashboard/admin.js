@@ -2,7 +2,7 @@
 import { fill, h } from "../dom.js";
 import { ask, words } from "./api.js";
 import { toast } from "./toasts.js";
-import { countText, timeText } from "./values.js";
+import { cellText, countText } from "./values.js";
 
 const EACH_MS = 2_000;
 /** Above this the relay is late, and people would see it. */
@@ -74,7 +74,7 @@ export class AdminPage {
       [worker.host, h("span.soft", {}, ` · ${worker.pid}`)],
       h("span.chip", { dataset: { value: worker.draining ? "draft" : "active" } }, worker.draining ? "draining" : worker.relay ? "serves, relays" : "serves"),
       FEEDS[worker.feed] ?? worker.feed, lagText(worker.relay_lag_seconds), countText(worker.connections), countText(worker.views),
-      countText(worker.deliveries), countText(worker.slow_consumers), bytesText(worker.outbox_bytes), timeText(worker.started_at),
+      countText(worker.deliveries), countText(worker.slow_consumers), bytesText(worker.outbox_bytes), cellText(worker.started_at, "datetime"),
     ])));
     this.total.textContent = countText(total);
     this.silent.textContent = `Did not answer in time, and left out: ${silent.join(", ")}`;
@@ -82,7 +82,7 @@ export class AdminPage {
     const kicking = this.connections.contains(document.activeElement) ? document.activeElement.dataset.connection : null;
     fill(this.connections, items.map((one) => row([
       one.user?.username ?? h("span.soft", {}, "anonymous"),
-      h("code", {}, one.address), one.transport.replace("_", " "), countText(one.subscriptions), bytesText(one.outbox_bytes), bytesText(one.sent_bytes), timeText(one.opened_at),
+      h("code", {}, one.address), one.transport.replace("_", " "), countText(one.subscriptions), bytesText(one.outbox_bytes), bytesText(one.sent_bytes), cellText(one.opened_at, "datetime"),
       one.user ? h("button.quiet.danger", { type: "button", dataset: { connection: one.id }, "aria-label": `Disconnect ${one.user.username}`, on: { click: ({ target }) => this.#kick(one.user, target) } }, "Disconnect") : "",
     ])));
     if (kicking) this.connections.querySelector(`[data-connection="${CSS.escape(kicking)}"]`)?.focus();
