@@ -88,6 +88,22 @@ def test_unsafe_setting(monkeypatch: pytest.MonkeyPatch, name: str, value: str) 
     assert "0123456789" not in str(finding)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MONGODB_URL", "mongodb://db.example.org/?authMechanism=MONGODB-X509&tls=true"),
+        ("MONGODB_URL", "mongodb://app:hunter2@db.example.org/?ssl=true"),
+        ("MONGODB_URL", "mongodb://db.localhost"),
+        ("ALLOWED_ORIGINS", "http://app.localhost:5173"),
+        ("LOGIN_RATE_LIMIT", "1000/second;100/hour"),
+        ("ACCESS_TOKEN_MINUTES", "60"),
+    ],
+)
+def test_setting_that_only_looks_unsafe(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """Another way to sign in or to TLS, what does not leave this machine, and the strictest of several limits."""
+    assert findings(load(monkeypatch, **{**SAFE, name: value})) == []
+
+
 def test_files_that_others_can_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`.env` and the key of TLS hold secrets: they are for the server's user alone."""
     (tmp_path / ".env").write_text("")

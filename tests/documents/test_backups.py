@@ -27,6 +27,7 @@ from bson import (
     Timestamp,
     encode,
 )
+from pymongo import MongoClient
 
 from documents import (
     BackupRefused,
@@ -277,6 +278,42 @@ async def test_interrupted_import(source: Database, target: Database, tmp_path: 
     await import_backup(target, folder, None, silent)
     assert await contents(target) == await contents(source)
     await refuse_half_imported(target)
+
+
+async def test_documents_that_break_a_rule(source: Database, target: Database, tmp_path: Path) -> None:
+    """Are stored again as they were, also by an import that goes on, and by one that replaces."""
+    folder = Folder(tmp_path / "backup")
+    await export_backup(source, folder, ["mixed"], silent)
+    await target.raw.create_collection("mixed", validator={"n": {"$lt": 100}})
+    with pytest.raises(Interrupted):
+        await import_backup(target, folder, None, interrupting("mixed", 500))
+    await target.raw["headwater_meta"].update_one({"_id": "import"}, {"$set": {"done": []}})
+    await import_backup(target, folder, None, silent)
+    await import_backup(target, folder, None, silent, overwrite=True)
+    assert (await contents(target))["mixed"] == (await contents(source))["mixed"]
+
+
+@pytest.mark.parametrize("change", [{"insert": {"_id": "another"}}, {"delete": {"_id": 0}}], ids=["more", "fewer"])
+async def test_somebody_else_writes_meanwhile(
+    source: Database, target: Database, tmp_path: Path, mongodb_url: str, change: dict[str, dict[str, Any]]
+) -> None:
+    """An import does not end well when the database has not what the backup has; it can be run again."""
+    folder = Folder(tmp_path / "backup")
+    await export_backup(source, folder, ["mixed"], silent)
+    with MongoClient[dict[str, Any]](mongodb_url) as client:
+        other = client[target.name]["mixed"]
+
+        def meddling(_: str, done: int, total: int) -> None:
+            if done == total:
+                if "insert" in change:
+                    other.insert_one(change["insert"])
+                else:
+                    other.delete_one(change["delete"])
+
+        with pytest.raises(BackupRefused, match=r"mixed has 6\d\d documents and should have 610: somebody else"):
+            await import_backup(target, folder, None, meddling)
+    with pytest.raises(DatabaseRefused):
+        await refuse_half_imported(target)
 
 
 async def test_database_with_documents(source: Database, target: Database, tmp_path: Path) -> None:
