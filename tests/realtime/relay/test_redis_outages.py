@@ -185,3 +185,28 @@ async def test_terms_that_end_at_once(
         await setting.write(1)
         await worker.has(1)
         assert not worker.resets
+
+
+async def test_candidate_that_failed_before(
+    setting: Setting, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When another worker has the lease, one whose own terms failed asks for it as often as ever."""
+    monkeypatch.setattr("realtime.relay.CANDIDACY", dt.timedelta(milliseconds=10))
+    async with nodes(setting, 1) as (worker,), Redis.from_url(redis.url) as client:
+        key = f"{worker.log._prefix}:log"
+        await client.delete(key)
+        await client.set(key, "somebody's")
+        terms = worker.relay.terms
+        await until(lambda: worker.relay.terms >= terms + 8)
+        await client.set(worker.log.lease, b"another worker")
+
+        async def attempts() -> int:
+            return int((await client.info("commandstats"))["cmdstat_set"]["calls"])
+
+        async def has_asked(times: int) -> bool:
+            return await attempts() >= times
+
+        # First the pause passes that it had come to. At that pace ten more would take more than twice as long.
+        before = await attempts()
+        await until(lambda: has_asked(before + 1))
+        await until(lambda: has_asked(before + 11), seconds=3)

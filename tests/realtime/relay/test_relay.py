@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 
 import pytest
 from redis.asyncio import Redis
 
 from documents import Change
 from realtime.log_redis import RedisLog
-from tests.realtime.relay.nodes import Node, Setting, nodes, watching
+from realtime.relay import Relay
+from tests.realtime.relay.nodes import MAX_AGE, Node, Setting, nodes, watching
 from tests.redis_server import RedisServer
 from tests.waiting import until
 
@@ -235,3 +237,35 @@ async def test_cancellation_at_every_turn(setting: Setting) -> None:
 async def _ask_for_ever(log: RedisLog) -> None:
     while True:
         await log.describe()
+
+
+@pytest.mark.parametrize(
+    ("collections", "max_age"),
+    [(frozenset({"posts"}), MAX_AGE), (None, dt.timedelta())],
+    ids=["other collections", "too old"],
+)
+async def test_log_that_is_not_worth_continuing(
+    setting: Setting, collections: frozenset[str] | None, max_age: dt.timedelta
+) -> None:
+    """A log of other collections, or one that ended long ago, is replaced by one that begins now."""
+    async with nodes(setting, 1) as (worker,):
+        await setting.write(1)
+        await worker.has(1)
+        found = await worker.log.describe()
+    assert found is not None
+    expected = collections or setting.collections
+    log = setting.log()
+    relay = Relay(log, setting.open_stream, setting.checkpoints.latest, expected, max_age)
+    running = asyncio.create_task(relay.run())
+
+    async def is_replaced() -> bool:
+        present = await log.describe()
+        return present is not None and present.id != found.id and present.collections == expected
+
+    try:
+        await until(is_replaced)
+        assert await log.first(found.id) is None
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await log.close()
