@@ -86,6 +86,23 @@ scene("a frozen page", async ({ clock, server, connect }) => {
   assert.deepEqual([live.state, ids(live)], ["live", ["a", "b"]]);
 });
 
+scene("a page that was frozen for less than a heartbeat", async ({ clock, server, connect }) => {
+  const live = watched(connect());
+  await clock.advance(1_000);
+  clock.freeze(15_000);
+  await clock.advance(1_000);
+  assert.deepEqual([live.told.states, live.state], [["live", "stale", "live"], "live"], "it asks before it says that it is live");
+});
+
+scene("an expired token is no reason to wait", async ({ clock, server, connect }) => {
+  const live = watched(connect());
+  await clock.advance(20_000);
+  Math.random = () => 0.99;
+  the(server).end(4001);
+  await clock.advance(300);
+  assert.deepEqual(live.told.states, ["live", "stale", "live"]);
+});
+
 scene("what a browser tells of the network and the page", async ({ clock, server, connect }) => {
   const page = new EventTarget();
   globalThis.addEventListener = page.addEventListener.bind(page);

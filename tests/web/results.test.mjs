@@ -180,14 +180,68 @@ scene("values that JSON shows as text", async ({ clock, server, connect }) => {
 });
 
 scene("lists and objects where a single value should be", async ({ clock, server, connect }) => {
-  const values = [[], null, [3, "a"], 2, [1, 5], { a: 1 }, { a: 1, b: 0 }, [[1]], { b: { c: 4 } }, [[]], { a: [] }, [null]];
+  const values = [null, [], [3, "a"], 2, [1, 5], { a: 1 }, { a: 1, b: 0 }, [[1]], { b: { c: 4 } }, [[]], { a: [] }, [null], [[{ b: { c: 9 } }]]];
   values.forEach((n, place) => server.write(`d${place}`, { n }));
   const live = watched(connect(), { sort: ["n"] });
   const nested = watched(connect(), { sort: ["-n.b.c"] });
   await clock.advance(1_000);
   // An array inside an array is a value of its own, and so is one inside an object: neither is taken apart.
-  assert.deepEqual(ids(live), ["d0", "d1", "d11", "d4", "d3", "d2", "d5", "d6", "d8", "d10", "d9", "d7"]);
-  assert.deepEqual(ids(nested)[0], "d8");
+  assert.deepEqual(ids(live), ["d1", "d0", "d11", "d4", "d3", "d2", "d5", "d6", "d8", "d10", "d9", "d7", "d12"]);
+  assert.deepEqual(ids(nested)[0], "d8", "what is in an array inside an array is on no path");
+});
+
+scene("how values compare cannot be learned at first", async ({ clock, server, connect }) => {
+  server.order = { d: ["decimal"] };
+  server.schemaFaults = [500, 429, 503];
+  ["9", "10"].forEach((d, place) => server.write(`d${place}`, { d }));
+  const live = watched(connect(), { sort: ["d"] });
+  await clock.advance(2_000);
+  assert.equal(live.state, "connecting", "it does not guess");
+  await clock.advance(15_000);
+  assert.deepEqual([live.state, ids(live)], ["live", ["d0", "d1"]]);
+});
+
+scene("closed before it has told of a change", async ({ clock, server, connect }) => {
+  const live = watched(connect());
+  await clock.advance(1_000);
+  live.told.changes.length = 0;
+  live.on("event", () => live.close());
+  server.write("a", {});
+  await clock.advance(1_000);
+  assert.deepEqual([live.told.events.length, live.told.changes], [1, []]);
+});
+
+scene("a change of a page that nobody looks at", async ({ clock, server, connect }) => {
+  const live = watched(connect());
+  await clock.advance(1_000);
+  globalThis.document = { hidden: true };
+  try {
+    const at = { event: 0, change: 0 };
+    for (const name of Object.keys(at)) live.on(name, () => (at[name] = clock.now));
+    server.write("a", {});
+    await clock.advance(1_000);
+    assert.ok(at.event);
+    assert.equal(at.change, at.event, "its timers may run a minute late");
+  } finally {
+    delete globalThis.document;
+  }
+});
+
+scene("a database whose answers take long", async ({ clock, server, connect }) => {
+  for (let n = 0; n < 3_000; n++) server.write(`d${1_000 + n}`, { n });
+  server.latency = () => 500;
+  const live = watched(connect(), { sort: ["n"], limit: 1 });
+  await clock.advance(10_000);
+  const asked = () => server.received.filter(({ type }) => type === "subscribe").length;
+  const before = asked();
+  for (let n = 0; n < 2_500; n++) {
+    server.write(`d${1_000 + n}`, null);
+    await clock.advance(5);
+  }
+  const more = asked() - before;
+  assert.ok(more <= 2, `${more} queries in twelve seconds`);
+  await clock.advance(60_000);
+  assert.deepEqual(ids(live), ["d3500"]);
 });
 
 scene("fields that the order needs are asked for", async ({ clock, server, connect }) => {

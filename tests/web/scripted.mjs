@@ -116,6 +116,8 @@ export class Server {
     ["bob-1", new User("b", "bob", false)],
   ]);
   up = true;
+  /** The statuses that the next requests for a schema are answered with. */
+  schemaFaults = [];
   /** "open", "refused" (no handshake), "silent" (it never ends), "mute" (open, and no frame gets through). */
   websockets = "open";
   /** The first position that can still be recovered from. */
@@ -249,7 +251,10 @@ export class Server {
     const user = token === null ? null : this.users.get(token);
     if (user === undefined) return Response.json({ code: "unauthenticated", detail: "No." }, { status: 401 });
     const path = url.pathname.replace("/api/v1/", "");
-    if (path.startsWith("schemas/")) return Response.json({ order: this.order });
+    if (path.startsWith("schemas/")) {
+      const status = this.schemaFaults.shift();
+      return status ? Response.json({}, { status }) : Response.json({ order: this.order });
+    }
     if (given.get("accept") !== "text/event-stream") return Response.json({ path, user, body: body ?? null });
     if (path !== "posts") return Response.json({ code: "not_found", detail: "There is no such class." }, { status: 404 });
     const stream = new Stream(this, url.searchParams, user, signal);
