@@ -117,6 +117,13 @@ async def test_request_without_tls(url: str, location: str) -> None:
     assert (answer.status_code, answer.headers["location"]) == (308, location)
 
 
+async def test_plain_port_in_the_host() -> None:
+    """Is left out of the address with TLS. (httpx does so with one in a URL by itself.)"""
+    async with client(TLSRedirect(PLAIN)) as asking:
+        answer = await asking.get("http://api.example.org/a", headers={"Host": "api.example.org:80"})
+    assert answer.headers["location"] == "https://api.example.org/a"
+
+
 async def test_request_with_tls() -> None:
     """Goes through; so do probes without."""
     async with client(TLSRedirect(PLAIN)) as asking:

@@ -130,6 +130,7 @@ def test_uvicorn(json_server: Server) -> None:
         assert socket.close_code() == 4501
     told = [line["message"] for line in lines(json_server, logger="uvicorn.error")]
     assert any("Started server process" in message for message in told)
+    assert "\\u001b" not in json_server.log
     assert any(message.endswith('"WebSocket /api/v1/ws" [accepted]') for message in told)
     assert "otter" not in json_server.log
     assert '\\"type\\":' not in json_server.log
@@ -155,7 +156,7 @@ def written(message: str, *args: object, as_json: bool = False, **more: object) 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_line_breaks(as_json: bool) -> None:
     """Nobody makes a second line by a value of theirs, nor paints on a terminal."""
-    line = written("a %s b", "one\nroot: two\r\x1b[31m\x85", as_json=as_json, user="x\ny z")
+    line = written("a %s b", "one\nroot: two\r\x1b[31m\x85\u2028three\u2029four", as_json=as_json, user="x\ny z")
     assert len(line.splitlines()) == 1
     assert "\x1b" not in line
 

@@ -45,6 +45,8 @@ def test_loopback(server: Server) -> None:
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert answer.text.endswith("# EOF\n")
     assert httpx.post(f"{server.url}/metrics").status_code == 405
+    for address in ("::1", "::ffff:127.0.0.1", "127.0.0.9"):
+        assert httpx.get(f"{server.url}/metrics", headers={"X-Forwarded-For": address}).status_code == 200
 
 
 def test_route_templates(server: Server, post: dict[str, Any]) -> None:
