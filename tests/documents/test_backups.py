@@ -252,6 +252,11 @@ async def test_full_disk(source: Database, tmp_path: Path) -> None:
             await export_backup(source, folder, None, silent)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    # In the way of the next manifest.
+    (folder.path / ".manifest.json").mkdir()
+    with pytest.raises(BackupRefused, match=r"manifest\.json cannot be written"):
+        await export_backup(source, folder, None, silent)
+    (folder.path / ".manifest.json").rmdir()
     await export_backup(source, folder, None, silent)
     whole = Folder(tmp_path / "whole")
     await export_backup(source, whole, None, silent)
