@@ -5,11 +5,11 @@ from __future__ import annotations
 import enum
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from beanie import PydanticObjectId
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from documents import Access, LiveDocument, References, Resource, signed_in
 
@@ -28,6 +28,13 @@ class Place(BaseModel):
     street: Annotated[str, Field(min_length=1)]
     number: int | None = None
 
+    @model_validator(mode="after")
+    def not_unlucky(self) -> Self:
+        """A rule of the whole, and of none of its fields."""
+        if self.number == 13:
+            raise ValueError("there is no such house")
+        return self
+
 
 class Kind(LiveDocument):
     """One of each. Nobody needs `it`."""
@@ -37,6 +44,7 @@ class Kind(LiveDocument):
     tame: bool | None = None
     colour: Colour = Colour.RED
     level: Literal[1, 10] = 1
+    numbers: list[int] = Field(default_factory=list)
     prices: list[Decimal] = Field(default_factory=list)
     short: list[Annotated[str, Field(min_length=2)]] = Field(default_factory=list)
     times: list[datetime] = Field(default_factory=list)

@@ -92,6 +92,13 @@ def test_faults_inside_fields(visit: Person, alice: User, title: str) -> None:
     expect(faults).to_have_count(2)
     expect(faults.first).to_contain_text("0: ")
     expect(faults.last).to_contain_text("2: ")
+    field(sheet, "Weight").fill("1")
+    field(sheet, "Short").fill("")
+    field(home, "Street").fill("Long Lane")
+    field(home, "Number").fill("13")
+    sheet.get_by_role("button", name="Create").click()
+    expect(home.locator("> .problem")).to_contain_text("no such house")
+    expect(field(home, "Street")).not_to_have_attribute("aria-invalid", "true")
     assert alice.client.get("/kinds", params={"label": title}).json()["items"] == []
 
 
@@ -115,14 +122,15 @@ def test_items_that_lines_do_not_keep(visit: Person, alice: User, title: str) ->
         ("level", "1", False),
         ("colour", "", True),
         ("prices", "1.1", True),
+        ("numbers", "5", True),
         ("tame", "true", False),
     ],
 )
 def test_conditions_by_kind(visit: Person, alice: User, title: str, name: str, value: str, matches: bool) -> None:
     """A condition asks for a value of the field's type, whatever it looks like in the address."""
-    made = {"label": title, "level": 10, "colour": "", "prices": ["1.10"], "tame": False}
+    made = {"label": title, "level": 10, "colour": "", "prices": ["1.10"], "numbers": [4, 5], "tame": False}
     assert alice.client.post("/kinds", json=made).status_code == 201
-    conditions = [["label", "is", title], [name, "has" if name == "prices" else "is", value]]
+    conditions = [["label", "is", title], [name, "has" if name in ("prices", "numbers") else "is", value]]
     dashboard = visit(alice.username, path=f"/#/kinds?where={quote(json.dumps(conditions))}").wait_until_live()
     expect(dashboard.page.locator(".filters + .problem")).to_be_hidden()
     expect(dashboard.row(title)).to_have_count(int(matches))
