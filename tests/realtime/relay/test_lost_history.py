@@ -8,8 +8,12 @@ import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import cast
 
+import pytest
+
 from documents import Beat, ChangeStream, Checkpoint, Entry, Position, Reset, ResetReason
+from realtime import LogPast
 from realtime.feed_redis import RelayedSource
+from realtime.recovery import TooFar
 from realtime.relay import Relay
 from tests.realtime.relay.nodes import MAX_AGE, Setting
 from tests.waiting import until
@@ -120,6 +124,9 @@ async def test_time_that_begins_earlier(setting: Setting) -> None:
         assert (first.entry.position, first.previous) == (Position(500, 0), Position(500, 0))
         assert (last.entry.position, last.previous) == (Position(501, 1), Position(500, 0))
         assert [(reset.collections, reset.reason) for reset in both.resets] == [(None, ResetReason.HISTORY_LOST)]
+        # What a position meant before is not to be had from a log that began anew.
+        with pytest.raises(TooFar):
+            await anext(LogPast(both.log).after(Position(500, 0)))
         # From there on each follows the one before, as ever.
         both.relayed.queue.put_nowait([beat(502), beat(503)])
         await both.has(Position(503, 1))

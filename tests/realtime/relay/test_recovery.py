@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
+import itertools
 import random
 from collections.abc import AsyncIterator, Sequence
 
-from documents import ChangeStream, Checkpoint, Entry, Position
+import pytest
+
+from documents import Beat, ChangeStream, Checkpoint, Entry, Position
 from realtime import History, LogPast, OplogPast, Recovery
 from tests.realtime.relay.nodes import Node, Setting, nodes, watching
+from tests.waiting import until
 
 PLENTY = 10_000_000
 
@@ -77,6 +82,24 @@ async def test_position_behind_the_history(setting: Setting) -> None:
         assert await worker.recovery.reach(worker.entries[30].position)
         assert worker.after(30) == worker.due(30)
         assert worker.recovery.reads == 1
+
+
+async def test_what_was_fetched_is_given_up(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some time after the last client has come back the history holds no more than it may, from the next entry on."""
+    monkeypatch.setattr("realtime.recovery.KEEP", dt.timedelta(milliseconds=50))
+    async with returning(setting, logged=10_000, max_entries=30) as worker:
+        number = len(worker.entries) - 34
+        assert await worker.recovery.reach(worker.entries[number].position)
+        assert worker.after(number) == worker.due(number)
+        assert len(worker.history) > 30
+        later = itertools.count((worker.entries[-1].position.ts >> 32) + 1)
+
+        def is_within_bounds() -> bool:
+            at = dt.datetime.now(dt.UTC)
+            worker.history.append(Beat(Position(next(later) << 32, 1), {}, at))
+            return len(worker.history) <= 30
+
+        await until(is_within_bounds)
 
 
 async def test_position_behind_the_log(setting: Setting) -> None:
