@@ -26,8 +26,9 @@ logger = logging.getLogger("headwater.relay")
 LEASE: Final = dt.timedelta(milliseconds=1_500)
 RENEWAL: Final = dt.timedelta(milliseconds=400)
 CANDIDACY: Final = dt.timedelta(milliseconds=300)
-#: Whose terms end as they begin (Redis gives the lease, and refuses the log) tries ever more slowly.
-CANDIDACY_MAX: Final = dt.timedelta(seconds=5)
+#: Whose terms end as they begin (Redis gives the lease, and refuses the log) tries ever more slowly, and no more slowly
+#: than this: when the fault is over, nobody may wait for long for a relay.
+CANDIDACY_MAX: Final = dt.timedelta(seconds=2)
 #: A relay that does not hear the database for so long lets another one try.
 DEAF_AFTER: Final = dt.timedelta(seconds=3)
 
