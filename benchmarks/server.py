@@ -44,16 +44,20 @@ def server(**settings: str) -> Iterator[tuple[str, int]]:
             "HEADWATER_RATE_LIMIT": "1000000/minute",
         }
         environment |= {f"HEADWATER_{name.upper()}": value for name, value in settings.items()}
-        process = subprocess.Popen([sys.executable, str(ROOT / "main.py")], env=environment, stdout=subprocess.DEVNULL)
+        log = Path(folder) / "server.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, str(ROOT / "main.py")], env=environment, stdout=subprocess.DEVNULL, stderr=file
+            )
         try:
-            _wait_until_ready(base, process)
+            _wait_until_ready(base, process, log)
             yield base, process.pid
         finally:
             process.terminate()
             process.wait(STOP_SECONDS)
 
 
-def _wait_until_ready(base: str, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_ready(base: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -61,4 +65,4 @@ def _wait_until_ready(base: str, process: subprocess.Popen[bytes]) -> None:
                 return
         except httpx.TransportError:
             time.sleep(0.1)
-    raise SystemExit("the server did not start")
+    raise SystemExit(f"the server did not start:\n{log.read_text()}")
