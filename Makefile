@@ -7,8 +7,9 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet --no-input
 FUZZ_EXAMPLES ?= 20000
 FUZZ_SECONDS ?= 900
 MINUTES ?= 1
-# `TEST_WORKERS=0` for one process. On two cores three take 12 minutes and two 14: each waits for servers of its own now and then.
-TEST_WORKERS ?= 3
+# `TEST_WORKERS=0` for one process. Each has servers of its own beside it, so two keep a small machine busy; of three, some
+# wait longer for their servers than tests allow.
+TEST_WORKERS ?= 2
 NODE := tests/node/node_modules
 
 .DEFAULT_GOAL := help
