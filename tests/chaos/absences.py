@@ -69,13 +69,16 @@ class Absences:
         readings = self._site.db["readings"]
         book = {"revision": 1, "created_at": now(), "updated_at": now(), "grade": 0, "owner_id": ObjectId()}
         more = {"group": "heavy", "tags": [], "status": "open", "value": -1}
-        left = FLOOD_DOCUMENTS
-        while left:
+
+        async def inserted() -> bool:
             try:
                 # Random, because messages are compressed.
                 await readings.insert_one(more | book | {"note": secrets.token_hex(FLOOD_BYTES // 2)})
-                left -= 1
             except PyMongoError:  # the database has a fault of its own
-                await asyncio.sleep(0.2)
+                return False
+            return True
+
+        for _ in range(FLOOD_DOCUMENTS):
+            await until(inserted, "the database takes a document")
         with contextlib.suppress(PyMongoError):
             await readings.delete_many({"group": "heavy"})

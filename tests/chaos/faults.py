@@ -313,14 +313,14 @@ class Faults:
     async def cursors_killed(self) -> None:
         """The change streams' cursors are killed on the server."""
         async with self._quiet:
-            killed: list[object] = []
-            async with asyncio.timeout(EFFECT_SECONDS):
-                # A worker that has just been started may not have read yet.
-                while not killed:
-                    cursors = list(self._site.to_database.cursors)[-8:]
-                    answer = await self._site.db.command("killCursors", "$cmd.aggregate", cursors=cursors)
-                    killed = answer["cursorsKilled"]
-                    await asyncio.sleep(0.1)
+
+            async def killed() -> object:
+                cursors = list(self._site.to_database.cursors)[-8:]
+                answer = await self._site.db.command("killCursors", "$cmd.aggregate", cursors=cursors)
+                return answer["cursorsKilled"]
+
+            # A worker that has just been started may not have read yet.
+            await until(killed, "a cursor is killed", EFFECT_SECONDS)
 
     async def history_lost(self) -> None:
         """The oplog forgets what no worker has read."""

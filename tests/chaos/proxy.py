@@ -58,11 +58,13 @@ class Proxy:
         if self._server is not None:
             self._server.close()
         self.cut()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        # What was aborted, or only just accepted, is closed in the loop's next turns.
-        await asyncio.sleep(0.05)
+        writers = [writer for link in self._links for writer in (link.client, link.server)]
+        # Also those of connections that were only just accepted.
+        while tasks := list(self._tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
     def cut(self, share: float = 1.0) -> int:
         """Cut some of the connections; answers how many."""

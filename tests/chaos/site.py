@@ -20,6 +20,7 @@ import httpx
 from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
+from tests import waiting
 from tests.api.servers import ADMIN_EMAIL, PASSWORD, ROOT, SECRET, environment
 from tests.chaos.proxy import Proxy
 from tests.redis_server import RedisServer
@@ -31,16 +32,15 @@ AFTERMATH_SECONDS = 10
 START_SECONDS = 120
 STOP_SECONDS = 10
 WORKERS = 3
+PAUSE_SECONDS = 0.05
 #: The database's program, which takes SecantusDB's options.
 EMBEDDED = (sys.executable, "-P", "-m", "secantus")
 
 
 async def until(condition: Callable[[], object], what: str, seconds: float = START_SECONDS) -> None:
-    """Wait until `condition()` is true, which another process brings about. Raises TimeoutError."""
+    """Wait until `condition()` is true, which another process brings about. Raises TimeoutError that says `what`."""
     try:
-        async with asyncio.timeout(seconds):
-            while not condition():  # noqa: ASYNC110 - see above
-                await asyncio.sleep(0.05)
+        await waiting.until(condition, seconds=seconds, pause=PAUSE_SECONDS)
     except TimeoutError:
         raise TimeoutError(f"after {seconds:.0f} s: {what}") from None
 
@@ -135,15 +135,19 @@ class Worker(Process):
 
     async def ready(self) -> None:
         """Wait until it serves."""
+
+        async def ready() -> bool:
+            if await self.is_ready():
+                return True
+            if not self.runs:
+                raise RuntimeError(f"{self.name} has ended:\n{self.log.read_text()[-3_000:]}")
+            return False
+
         try:
-            async with asyncio.timeout(START_SECONDS):
-                while not await self.is_ready():
-                    if not self.runs:
-                        raise RuntimeError(f"{self.name} has ended:\n{self.log.read_text()[-3_000:]}")
-                    await asyncio.sleep(0.05)
-                self._recovered()
-        except TimeoutError:
-            raise TimeoutError(f"{self.name} does not get ready:\n{self.log.read_text()[-3_000:]}") from None
+            await until(ready, f"{self.name} is ready")
+        except TimeoutError as late:
+            raise TimeoutError(f"{late}:\n{self.log.read_text()[-3_000:]}") from None
+        self._recovered()
 
     async def serves(self) -> None:
         """The same, where a start that meets a fault of the database or Redis is refused, and tried again."""
@@ -227,15 +231,17 @@ class Database(Process):
             "--sync-on-commit",
         ]
         self.launch([*self._command, *flags], dict(os.environ), self._directory)
-        deadline = time.monotonic() + START_SECONDS
-        while True:
+
+        async def answers() -> bool:
             try:
                 await self.client.admin.command("ping")
-                return
             except PyMongoError:
-                if time.monotonic() > deadline or not self.runs:
+                if not self.runs:
                     raise
-                await asyncio.sleep(0.05)
+                return False
+            return True
+
+        await until(answers, "the database answers")
 
     async def stop(self) -> None:
         """End it in good order, or by force: soon after its start it may not heed SIGTERM."""

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from tests.api.servers import credentials
+from tests.waiting import until
 
 PATIENCE_SECONDS = 90.0
 
@@ -56,10 +57,14 @@ class Driver:
     ) -> dict[str, Any]:
         """Wait until what the client shows makes `true`."""
         seen: dict[str, Any] = {}
+
+        async def holds() -> object:
+            nonlocal seen
+            seen = await self.do("look")
+            return true(seen)
+
         try:
-            async with asyncio.timeout(patience):
-                while not true(seen := await self.do("look")):  # noqa: ASYNC110 - another process sets no event of ours
-                    await asyncio.sleep(0.03)
+            await until(holds, seconds=patience)
         except TimeoutError:
             raise AssertionError(f"this did not come true in {patience} seconds: {seen}") from None
         return seen
@@ -179,8 +184,7 @@ class Plug:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # What was aborted is closed in the loop's next turns.
-        await asyncio.sleep(0.05)
+        await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
 
     async def listen(self) -> asyncio.Server:
         """Begin."""
