@@ -45,7 +45,7 @@ class Proxy:
         self._target = target
         self._chance = chance
         self._links: set[_Link] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepted: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -56,14 +56,22 @@ class Proxy:
     async def stop(self) -> None:
         """Close everything."""
         if self._server is not None:
+            # Accept nothing more, and let what the loop has accepted reach `_accept`, two turns later: a server that is
+            # closed before leaves it open for ever.
+            for listening in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            for _ in range(3):
+                await asyncio.sleep(0)
             self._server.close()
         self.cut()
-        writers = [writer for link in self._links for writer in (link.client, link.server)]
-        # Also those of connections that were only just accepted.
-        while tasks := list(self._tasks):
-            for task in tasks:
+        writers = [link.server for link in self._links]
+        # Also those of connections that were only just accepted, whose task may end before its first line.
+        while accepted := dict(self._accepted):
+            writers += accepted.values()
+            for task, writer in accepted.items():
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+                writer.transport.abort()
+            await asyncio.gather(*accepted, return_exceptions=True)
         await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
     def cut(self, share: float = 1.0) -> int:
@@ -81,8 +89,8 @@ class Proxy:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._accepted[task] = writer
+        task.add_done_callback(self._accepted.pop)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refusing:

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 from pymongo import MongoClient
 from pymongo.collection import Collection
 
-from tests.api.servers import Server, serving
+from tests.api.servers import Server, serving, wait_until
 from tests.e2e.conftest import Person
 
 ROWS = 10_000
@@ -57,6 +57,19 @@ def large(
         ids = list(posts.insert_many(documents).inserted_ids)
         with serving(tmp_path, free_port(), settings) as server:
             yield server, posts, ids
+
+
+def scrolled_up(page: Page) -> bool:
+    """Scroll to the first row, again while turns of the wheel that the browser had not yet heard of move it away."""
+    at_top: bool = page.evaluate(
+        """() => {
+            const grid = document.querySelector('.grid');
+            const before = grid.scrollTop;
+            grid.scrollTo(0, 0);
+            return before === 0;
+        }"""
+    )
+    return at_top
 
 
 @contextlib.contextmanager
@@ -109,8 +122,8 @@ def test_ten_thousand_rows_at_a_hundred_changes_a_second(
                     break
         finally:
             writer.join()
-        dashboard.page.evaluate("() => document.querySelector('.grid').scrollTo(0, 0)")
-        expect(dashboard.row(f"Z {CHANGES_PER_SECOND * SECONDS - 1:05}")).to_be_visible()
+        newest = dashboard.row(f"Z {CHANGES_PER_SECOND * SECONDS - 1:05}")
+        wait_until(lambda: scrolled_up(dashboard.page) and newest.is_visible())
     assert len(tasks) > SECONDS * 20
     assert max(tasks) < LONGEST_TASK_MS, sorted(tasks)[-10:]
 

@@ -1,5 +1,5 @@
 // Names in place of ids: `author_id` is shown as the user's name, as far as the person may read it.
-import { ask, part } from "./api.js";
+import { Problem, ask, part } from "./api.js";
 
 /** What a document is called by, the best first. */
 const NAMES = ["username", "title", "name", "filename"];
@@ -13,6 +13,8 @@ export class References extends EventTarget {
   #client;
   #known = new Map();
   #wanted = new Map();
+  /** What this person may not read; whoever signs in gets References of their own. */
+  #refused = new Set();
   #timer = null;
 
   constructor(client) {
@@ -24,13 +26,13 @@ export class References extends EventTarget {
   name(resource, id) {
     const key = `${resource}/${id}`;
     const known = this.#known.get(key);
-    if (!known || known.until < performance.now()) {
+    if (!this.#refused.has(resource) && (!known || known.until < performance.now())) {
       this.#known.set(key, { name: known?.name ?? id, until: performance.now() + KEEP_MS });
       if (!this.#wanted.has(resource)) this.#wanted.set(resource, new Set());
       this.#wanted.get(resource).add(id);
       this.#timer ??= setTimeout(() => this.#fetch(), WAIT_MS);
     }
-    return this.#known.get(key).name;
+    return this.#known.get(key)?.name ?? id;
   }
 
   async #fetch() {
@@ -44,7 +46,8 @@ export class References extends EventTarget {
         const filter = JSON.stringify({ id: { $in: ids.slice(at, at + MOST) } });
         // What may not be read, and what is not there, keeps its id.
         const items = await ask(this.#client, "GET", part(resource), { query: { filter, limit: String(MOST) } })
-          .then(({ content }) => content.items, () => []);
+          .then(({ content }) => content.items, (error) => this.#without(resource, error));
+        if (this.#refused.has(resource)) break;
         for (const item of items) {
           const name = NAMES.map((field) => item[field]).find((value) => typeof value === "string" && value);
           if (name) this.#known.set(`${resource}/${item.id}`, { name, until: performance.now() + KEEP_MS });
@@ -53,6 +56,11 @@ export class References extends EventTarget {
       }
     }
     if (found) this.dispatchEvent(new Event("change"));
+  }
+
+  #without(resource, error) {
+    if (error instanceof Problem && [401, 403].includes(error.status)) this.#refused.add(resource);
+    return [];
   }
 
   /** Documents to choose from, newest first: `{id, name}`. */
