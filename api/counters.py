@@ -128,8 +128,10 @@ class Counters:
                 BlockingConnectionPool,
                 prefix,
                 max_connections=REDIS_CONNECTIONS,
-                # One wait for all of it is set around each use.
+                # One wait for all of it is set around each use. With a time limit of its own redis-py sends within
+                # `asyncio.wait_for`, which until Python 3.12 can drop the end of ours (CPython issue 86296).
                 timeout=None,
+                socket_timeout=None,
                 socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
                 # A pooled connection may have died with a Redis that was restarted; a second one tells.
                 retry=Retry(NoBackoff(), 1),

@@ -24,10 +24,11 @@ from documents.bulk import Bulk, Operation, OperationFailed, Outcome, OutOfTime,
 from documents.canaries import Canary
 from documents.changes import Beat, Change, ChangeKind, Checkpoint, Entry, Reset, ResetReason
 from documents.checkpoints import Checkpoints
+from documents.codec import Stored
 from documents.contents import Contents
 from documents.credentials import API_KEYS, Credential, Credentials, Standing, Terms
 from documents.cursors import CursorCodec
-from documents.database import Database, MongoDatabase, Stored
+from documents.database import Database, MongoDatabase
 from documents.demo import Demo
 from documents.derived import Keeper
 from documents.diagnosis import DatabaseState, checkpoint_age, collections_without_images, database_state

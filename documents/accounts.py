@@ -15,7 +15,8 @@ from bson import ObjectId
 from pymongo.errors import WriteError
 
 from documents.access import ROLES, Principal, author_of
-from documents.database import Database, Stored, driver_errors
+from documents.codec import Stored
+from documents.database import Database, driver_errors
 from documents.errors import Contended, DocumentRefused, Duplicate, Fault, LastAdmin
 from documents.input import validate_whole
 from documents.public import public_value

@@ -11,6 +11,7 @@ from typing import Any
 from pymongo.errors import OperationFailure
 
 from documents.access import Principal
+from documents.codec import decoded
 from documents.database import Database, driver_errors
 from documents.errors import DocumentsError, Fault, FilterRefused, InvalidInput
 from documents.filters import Filter, conjunction, resolve, to_query
@@ -143,11 +144,11 @@ class Aggregates:
         async with self._database.session() as session:
             try:
                 with driver_errors():
-                    cursor = self._database.collection(resource.name).aggregate(
+                    cursor = self._database.readable(resource.name).aggregate(
                         list(pipeline), session=session, maxTimeMS=QUERY_TIME_LIMIT_MS, allowDiskUse=False
                     )
                     async for stored in cursor:
-                        item = row(stored)
+                        item = row(decoded(stored))
                         size += len(encode_json(item))
                         if len(items) == limit or (size > MAX_BYTES and items):
                             more = True

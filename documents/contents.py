@@ -25,8 +25,9 @@ from bson import ObjectId
 from pymongo import IndexModel
 from pymongo.errors import OperationFailure
 
+from documents.codec import Stored
 from documents.content_types import HEAD_BYTES
-from documents.database import Database, Stored, driver_errors
+from documents.database import Database, driver_errors
 from documents.errors import ContentLost, DatabaseAway, DatabaseRefused, DocumentsError
 
 logger = logging.getLogger(__name__)

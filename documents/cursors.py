@@ -11,7 +11,7 @@ from typing import Any
 from bson import decode, encode
 from bson.errors import BSONError
 
-from documents.database import CODEC
+from documents.codec import CODEC, decode_stored
 from documents.errors import FilterRefused
 from documents.sorting import Sort
 
@@ -43,7 +43,7 @@ class CursorCodec:
         if not hmac.compare_digest(mac, self._mac(body, identity)):
             raise FilterRefused.at("query", "cursor", msg="the cursor does not belong to this list", type="cursor")
         try:
-            decoded = decode(body, CODEC)
+            decoded = decode_stored(body)
         except BSONError:  # pragma: no cover - a signed body is one that we encoded
             raise FilterRefused.at("query", "cursor", msg="the cursor is damaged", type="cursor") from None
         values: list[Any] = decoded["v"]

@@ -9,11 +9,10 @@ import asyncio
 import contextlib
 import datetime as dt
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from bson import Timestamp
-from bson.codec_options import CodecOptions, DatetimeConversion
 from motor.motor_asyncio import (
     AsyncIOMotorClient,
     AsyncIOMotorClientSession,
@@ -37,23 +36,13 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
+from documents.codec import CODEC, RAW_CODEC, Stored
 from documents.errors import DatabaseAway, DatabaseRefused, DocumentsError, Duplicate, QueryTooSlow
 from documents.pools import PoolCounts, PoolUse
 from documents.positions import Position
 from documents.unchanged import unchanged
 
-Stored = dict[str, Any]
 Session = AsyncIOMotorClientSession | None
-
-#: Times come back aware and in UTC, those beyond Python's years as `DatetimeMS`; UUIDs are stored as BSON subtype 4.
-#: Text that is not UTF-8, which the server takes from other programs, is read as far as it can be.
-CODEC: CodecOptions[Stored] = CodecOptions(
-    tz_aware=True,
-    tzinfo=dt.UTC,
-    uuid_representation=4,
-    unicode_decode_error_handler="replace",
-    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
-)
 
 MAJORITY = WriteConcern("majority", wtimeout=10_000)
 _TRANSACTION_ATTEMPTS = 5
@@ -112,6 +101,9 @@ class Database(Protocol):
 
     def latest(self, name: str) -> AsyncIOMotorCollection[Stored]:
         """A collection for writes and for reads that a conditional write follows (read concern local, primary)."""
+
+    def readable(self, name: str, *, latest: bool = False) -> AsyncIOMotorCollection[Mapping[str, Any]]:
+        """As `collection`, or as `latest`, for reads alone: whatever a document holds, it comes, to be `decoded`."""
 
     def session(self) -> contextlib.AbstractAsyncContextManager[Session]:
         """A causally consistent session."""
@@ -216,6 +208,10 @@ class MongoDatabase:
 
     def latest(self, name: str) -> AsyncIOMotorCollection[Stored]:
         return self._raw[name]
+
+    def readable(self, name: str, *, latest: bool = False) -> AsyncIOMotorCollection[Mapping[str, Any]]:
+        collection = self.latest(name) if latest else self.collection(name)
+        return cast("AsyncIOMotorCollection[Mapping[str, Any]]", collection.with_options(codec_options=RAW_CODEC))
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:

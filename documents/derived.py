@@ -26,7 +26,8 @@ from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from documents.changes import Change, Entry
-from documents.database import MAJORITY, Database, Session, Stored, driver_errors
+from documents.codec import Stored, decoded
+from documents.database import MAJORITY, Database, Session, driver_errors
 from documents.errors import DeclarationError, DocumentsError
 from documents.markers import DerivedFrom, References
 from documents.resources import Registry, ResourceClass
@@ -147,8 +148,8 @@ class Derivations:
         reference = derivation.marker.reference
         wanted = {document[reference] for document in documents.values() if document.get(reference) is not None}
         with driver_errors():
-            found = self._database.collection(derivation.source).find({"_id": {"$in": list(wanted)}})
-            sources = {source["_id"]: source async for source in found}
+            found = self._database.readable(derivation.source).find({"_id": {"$in": list(wanted)}})
+            sources = {source["_id"]: source for source in [decoded(one) async for one in found]}
         for document_id, document in documents.items():
             source = sources.get(document.get(reference))
             if source is not None and (right := derivation.of(source)) != derivation.held(document):
@@ -158,7 +159,8 @@ class Derivations:
         if source_id is None:
             return None
         with driver_errors():
-            return await self._database.collection(derivation.source).find_one({"_id": source_id})
+            source = await self._database.readable(derivation.source).find_one({"_id": source_id})
+        return None if source is None else decoded(source)
 
     async def _set(self, derivation: Derivation, query: dict[str, Any], value: Any, session: Session) -> None:
         # An absent field counts as the default, and stays absent.

@@ -14,8 +14,9 @@ from typing import Any, Literal
 from pymongo import IndexModel
 from pymongo.errors import OperationFailure
 
+from documents.codec import Stored
 from documents.contents import METADATA, bucket_indexes
-from documents.database import Database, Stored, driver_errors
+from documents.database import Database, driver_errors
 from documents.public import public_value, rfc3339
 from documents.resources import Registry, ResourceClass
 from documents.schema import IMAGES, LEVEL, SchemaAction

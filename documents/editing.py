@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from documents.database import Stored
+from documents.codec import Stored
 from documents.errors import DocumentRefused, Fault
 from documents.filters import Place, resolve
 from documents.input import parse_values, to_python

@@ -16,7 +16,7 @@ from bson import Timestamp
 from bson.errors import BSONError
 
 from documents.changes import Beat, Change, ChangeKind, Entry, Reset, ResetReason
-from documents.database import CODEC
+from documents.codec import CODEC, decode_all_stored
 from documents.markers import Hidden
 from documents.positions import Position
 from documents.resources import Registry
@@ -82,7 +82,7 @@ class EntryCodec:
     def decode(self, data: bytes) -> Iterator[Logged]:
         """The entries that stand in `data`, in order. Raises NotAnEntry."""
         try:
-            for content in bson.decode_iter(data, CODEC):
+            for content in decode_all_stored(data):
                 yield Logged(content["log"], _position(content["previous"]), _entry(content))
         except (BSONError, KeyError, TypeError, ValueError) as error:
             raise NotAnEntry(f"{type(error).__name__}: {error}") from None

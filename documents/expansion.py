@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from documents.access import Principal
+from documents.codec import decoded
 from documents.database import Database, driver_errors
 from documents.errors import Fault, FilterRefused, InvalidInput
 from documents.filters import NOTHING, Compare, Operator, conjunction, to_query
@@ -139,10 +140,10 @@ class Expansions:
             return {}
         wanted = to_query(conjunction([rule, Compare("_id", Operator.IN, ids)]))
         with driver_errors():
-            found = self._database.collection(target.name).find(wanted).max_time_ms(QUERY_TIME_LIMIT_MS)
+            found = self._database.readable(target.name).find(wanted).max_time_ms(QUERY_TIME_LIMIT_MS)
             stored = await found.to_list(len(ids))
         form = self._store.public_form(target, principal.roles)
-        documents = [form.document(document) for document in stored]
+        documents = [form.document(decoded(document)) for document in stored]
         if relation.inner:
             documents = await self.embed(documents, relation.inner, principal)
         return {document["id"]: document for document in documents}

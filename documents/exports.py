@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from documents.access import Principal
-from documents.database import Database, Stored, driver_errors
+from documents.codec import Stored, decoded
+from documents.database import Database, driver_errors
 from documents.filters import EVERYTHING, Filter, conjunction, to_query
 from documents.positions import Position
 from documents.public import encode_json, selected
@@ -82,7 +83,7 @@ class Exports:
         held = 0
         async with self._database.session() as session:
             cursor = (
-                self._database.collection(resource.name)
+                self._database.readable(resource.name)
                 .find(to_query(conjunction([rule, query.filter])), session=session)
                 .sort(order_of(query.sort))
                 .limit(query.limit or 0)
@@ -109,11 +110,11 @@ class Exports:
             yield bytes(chunk)
 
 
-async def _mapped(cursor: AsyncIterable[Stored]) -> AsyncIterator[Stored]:
+async def _mapped(cursor: AsyncIterable[Mapping[str, Any]]) -> AsyncIterator[Stored]:
     """The cursor's documents, with this folder's exceptions in place of the driver's."""
     with driver_errors():
         async for stored in cursor:
-            yield stored
+            yield decoded(stored)
 
 
 class NdjsonLines:

@@ -16,7 +16,8 @@ from bson import ObjectId
 from pymongo import IndexModel
 
 from documents.access import Principal
-from documents.database import Database, Stored, driver_errors
+from documents.codec import Stored, decoded
+from documents.database import Database, driver_errors
 from documents.errors import Contended, Duplicate, InvalidInput, KeyHeld
 from documents.filters import to_query
 from documents.resources import Registry, utc_now
@@ -190,11 +191,11 @@ class Claims:
             rule = to_query(resource.rule("read", principal)[0])
             with driver_errors():
                 found = (
-                    await self._database.collection(name)
+                    await self._database.readable(name)
                     .find({"$and": [{"_id": {"$in": ids}}, rule]}, {"_id": 1})
                     .to_list(len(ids))
                 )
-            if {repr(document["_id"]) for document in found} != {repr(document_id) for document_id in ids}:
+            if {repr(decoded(document)["_id"]) for document in found} != {repr(document_id) for document_id in ids}:
                 return False
         return True
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bson import Binary, DatetimeMS, Decimal128, MaxKey, MinKey, ObjectId, Timestamp, json_util
+from bson.binary import UuidRepresentation
 from bson.errors import BSONError
 
 from documents.errors import InvalidInput
@@ -18,6 +19,7 @@ from documents.resources import MAX_ID, RESERVED_IDS, ResourceClass
 from documents.shapes import Kind
 
 _MAX_FOREIGN = 4_000
+_BINARY_UUIDS = EXTENDED_JSON.with_options(uuid_representation=UuidRepresentation.UNSPECIFIED)
 _ID_TYPES = (
     str, bool, int, float, bytes, ObjectId, uuid.UUID, dt.datetime, DatetimeMS, Decimal128, Binary, Timestamp, MinKey,
     MaxKey, type(None),
@@ -116,13 +118,21 @@ def _foreign(text: str, kind: Kind) -> Any:
     if len(text) > _MAX_FOREIGN:
         raise ValueError
     try:
-        value = json_util.loads(text.removeprefix(FOREIGN_ID), json_options=EXTENDED_JSON)
+        value = _parsed(text.removeprefix(FOREIGN_ID))
         # One address for each id, and none for what would be an operator or a pattern in a query.
         if not _can_be_id(value) or public_id(value, kind) != text:
             raise ValueError
     except (TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
         raise ValueError from None
     return value
+
+
+def _parsed(text: str) -> Any:
+    """A value of extended JSON. What says that it is a UUID and is none stays what it is."""
+    try:
+        return json_util.loads(text, json_options=EXTENDED_JSON)
+    except ValueError:
+        return json_util.loads(text, json_options=_BINARY_UUIDS)
 
 
 def _can_be_id(value: Any) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from documents.database import Database, Stored, driver_errors
+from documents.codec import Stored, decoded
+from documents.database import Database, driver_errors
 from documents.public import public_id, public_value
 from documents.resources import Registry, ResourceClass
 from documents.validators import json_schema
@@ -56,13 +57,15 @@ async def count_broken(database: Database, registry: Registry, *, ids: int) -> l
     """The collections with documents that break the rules, in the order of the classes. Reads every document."""
     found = []
     for resource in registry:
-        collection, broken = database.collection(resource.name), breaking(json_schema(resource))
+        collection, broken = database.readable(resource.name), breaking(json_schema(resource))
         with driver_errors():
             count = await collection.count_documents(broken)
             first = await collection.find(broken, {"_id": 1}).limit(ids).to_list(ids) if count else []
         if count:
             found.append(
-                BrokenCount(resource.name, count, tuple(public_id(stored["_id"], resource.id_kind) for stored in first))
+                BrokenCount(
+                    resource.name, count, tuple(public_id(decoded(one)["_id"], resource.id_kind) for one in first)
+                )
             )
     return found
 
@@ -73,8 +76,8 @@ async def broken_documents(database: Database, resource: ResourceClass) -> Async
     pipeline = [{"$match": breaking(json_schema(resource))}, {"$project": {"names": names}}]
     with driver_errors():
         batch: list[Stored] = []
-        async for stored in database.collection(resource.name).aggregate(pipeline):
-            batch.append(stored)
+        async for stored in database.readable(resource.name).aggregate(pipeline):
+            batch.append(decoded(stored))
             if len(batch) == _BATCH:
                 for document in await _explained(database, resource, batch):
                     yield document
@@ -90,11 +93,11 @@ async def _explained(database: Database, resource: ResourceClass, batch: Sequenc
         )
         for stored in batch
     }
-    collection = database.collection(resource.name)
+    collection = database.readable(resource.name)
 
     async def failing(ids: Sequence[Any], schema: Schema) -> list[Any]:
         selected = collection.find({"_id": {"$in": list(ids)}, **breaking(schema)}, {"_id": 1})
-        return [stored["_id"] async for stored in selected]
+        return [decoded(stored)["_id"] async for stored in selected]
 
     async def judge(ids: Sequence[Any], schema: Schema, path: str, within: Callable[[Schema], Schema]) -> None:
         """Note what these documents break of `schema`, which stands at `path`: `within(rules)` are rules there."""

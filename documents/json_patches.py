@@ -16,7 +16,7 @@ from typing import Any, Final
 import jsonpatch
 import orjson
 
-from documents.database import Stored
+from documents.codec import Stored
 from documents.editing import Edit, Editor, Loc
 from documents.errors import DocumentRefused, Fault, Inapplicable
 from documents.filters import Place

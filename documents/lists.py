@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from bson import Timestamp
 
 from documents.access import Principal
+from documents.codec import Stored, decoded
 from documents.cursors import CursorCodec
-from documents.database import Database, Stored, driver_errors
+from documents.database import Database, driver_errors
 from documents.errors import FilterRefused
 from documents.filters import (
     EVERYTHING,
@@ -99,12 +100,12 @@ class Lists:
         wanted = to_query(conjunction([rule, query.filter]))
         identity, condition = self.identity(resource, query, principal), self.condition(resource, query, principal)
         async with self._database.session() as session:
-            collection = self._database.collection(resource.name)
+            collection = self._database.readable(resource.name)
             with driver_errors():
                 found = collection.find(condition, session=session).sort(order_of(query.sort)).limit(query.limit + 1)
                 if query.page is not None:
                     found = found.skip((query.page - 1) * query.limit)
-                documents = await found.max_time_ms(QUERY_TIME_LIMIT_MS).to_list(query.limit + 1)
+                documents = [decoded(d) for d in await found.max_time_ms(QUERY_TIME_LIMIT_MS).to_list(query.limit + 1)]
                 total: int | None = None
                 if query.count == "estimated" and everything:
                     total = await collection.estimated_document_count(maxTimeMS=QUERY_TIME_LIMIT_MS)
@@ -137,14 +138,14 @@ class Lists:
                 session.advance_operation_time(Timestamp(since.ts >> 32, since.ts & 0xFFFFFFFF))
             with driver_errors():
                 cursor = (
-                    self._database.collection(resource.name)
+                    self._database.readable(resource.name)
                     .find(to_query(filter), session=session)
                     .sort(order_of(sort))
                     .limit(limit)
                     .max_time_ms(QUERY_TIME_LIMIT_MS)
                 )
-                documents: Sequence[Stored] = await cursor.to_list(limit)
-            return Result(list(documents), self._database.position(session))
+                documents = await cursor.to_list(limit)
+            return Result([decoded(document) for document in documents], self._database.position(session))
 
     @staticmethod
     def identity(resource: ResourceClass, query: ListQuery, principal: Principal) -> bytes:

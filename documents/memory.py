@@ -12,13 +12,14 @@ import copy
 import datetime as dt
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Any, cast
 
 from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
 
 from documents.changes import Beat, Change, ChangeKind, Entry
-from documents.database import Session, Stored
+from documents.codec import Stored
+from documents.database import Session
 from documents.errors import DatabaseRefused, Duplicate
 from documents.pools import PoolUse
 from documents.positions import Position
@@ -54,6 +55,10 @@ class MemoryDatabase:
 
     def latest(self, name: str) -> AsyncIOMotorCollection[Stored]:
         return self._raw[name]
+
+    def readable(self, name: str, *, latest: bool = False) -> AsyncIOMotorCollection[Mapping[str, Any]]:  # noqa: ARG002
+        # The generic type is invariant; nobody writes here.
+        return cast("AsyncIOMotorCollection[Mapping[str, Any]]", self._raw[name])
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from documents import arithmetic, arrays
-from documents.database import Stored
+from documents.codec import Stored
 from documents.editing import Edit, Editor, Loc, bson_value, edited
 from documents.errors import DocumentRefused, Fault
 from documents.filters import Place

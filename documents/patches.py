@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Any, Protocol
 
-from documents.database import Stored
+from documents.codec import Stored
 from documents.editing import Editor
 from documents.input import merge, refuse_unknown
 from documents.shapes import Kind

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from documents.access import Principal
 from documents.actions import Action, ActionForm, Performed
-from documents.database import Stored
+from documents.codec import Stored
 from documents.errors import DocumentRefused, Forbidden
 from documents.filters import NOTHING
 from documents.input import faults_from, refuse_unstorable, to_python

@@ -14,7 +14,8 @@ from bson.errors import InvalidDocument
 from pymongo.errors import DocumentTooLarge, WriteError
 
 from documents.access import Principal
-from documents.database import Stored, driver_errors
+from documents.codec import Stored
+from documents.database import driver_errors
 from documents.errors import DocumentRefused, Duplicate, Fault
 from documents.input import masked
 from documents.markers import Hidden

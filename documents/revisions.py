@@ -9,7 +9,7 @@ from typing import Any
 from bson import ObjectId, encode
 
 from documents.access import Principal
-from documents.database import CODEC, Stored
+from documents.codec import CODEC, Stored
 from documents.errors import DocumentRefused, Fault
 from documents.input import MAX_INTEGER, to_python, validate_whole
 from documents.markers import SetOnCreate

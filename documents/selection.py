@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from documents.access import Principal
 from documents.bulk import Deadline
+from documents.codec import decoded
 from documents.database import driver_errors
 from documents.errors import ConditionMissing, DatabaseAway, DocumentsError, Forbidden, InvalidInput, NotFound
 from documents.filters import EVERYTHING, NOTHING, DocumentTest, Filter, compile_predicate, conjunction, to_query
@@ -136,7 +137,7 @@ class Selection:
         async with database.session() as session:
             with driver_errors():
                 found = (
-                    database.collection(resource.name)
+                    database.readable(resource.name)
                     .find(to_query(condition), {"_id": 1}, session=session)
                     .sort([("_id", 1)])
                     .limit(MAX_DOCUMENTS + 1)
@@ -145,4 +146,4 @@ class Selection:
                 documents = await found.to_list(MAX_DOCUMENTS + 1)
             if len(documents) > MAX_DOCUMENTS:
                 raise TooManyMatch
-            return [document["_id"] for document in documents], database.position(session)
+            return [decoded(document)["_id"] for document in documents], database.position(session)

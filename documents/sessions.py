@@ -23,7 +23,8 @@ from pymongo.errors import WriteError
 
 from documents.access import SYSTEM_AUTHOR, author_of
 from documents.accounts import SESSIONS, USERS, is_alive, principal_from
-from documents.database import Database, Stored, driver_errors
+from documents.codec import Stored
+from documents.database import Database, driver_errors
 from documents.errors import Contended, RefreshRefused, RefreshReused
 from documents.input import validate_whole
 from documents.resources import Registry, utc_now

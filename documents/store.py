@@ -18,8 +18,9 @@ from typing import Any
 
 from documents.access import Principal
 from documents.broken import BrokenDocuments
+from documents.codec import Stored, decoded
 from documents.contention import Attempts
-from documents.database import Database, Session, Stored, driver_errors
+from documents.database import Database, Session, driver_errors
 from documents.derived import Derivations
 from documents.editing import Editor
 from documents.errors import ConditionMissing, DocumentRefused, Duplicate, Forbidden, NotFound, Stale
@@ -102,7 +103,8 @@ class Store:
         document_id = parse_id(resource, id_text)
         async with self.database.session() as session:
             with driver_errors():
-                stored = await self.database.collection(resource.name).find_one({"_id": document_id}, session=session)
+                read = await self.database.readable(resource.name).find_one({"_id": document_id}, session=session)
+            stored = None if read is None else decoded(read)
             if stored is None or not resource.allows("read", principal, stored):
                 raise NotFound(f"there is no document {id_text} in {resource.name}")
             return self.found(resource, principal, stored, self.database.position(session))
@@ -175,8 +177,8 @@ class Store:
         self.check_create(resource, principal)
         self._parse(resource, principal, body)
         with driver_errors():
-            existing = await self.database.latest(resource.name).find_one({"_id": document_id})
-        if existing is not None and resource.allows("read", principal, existing):
+            existing = await self.database.readable(resource.name, latest=True).find_one({"_id": document_id})
+        if existing is not None and resource.allows("read", principal, decoded(existing)):
             raise Stale("the document exists already")
         try:
             return await self.create(resource, principal, body, document_id=document_id)
@@ -274,7 +276,9 @@ class Store:
         only: DocumentTest | None,
     ) -> Stored:
         with driver_errors():
-            stored = await self.database.latest(resource.name).find_one({"_id": document_id}, session=session)
+            collection = self.database.readable(resource.name, latest=True)
+            read = await collection.find_one({"_id": document_id}, session=session)
+        stored = None if read is None else decoded(read)
         if stored is None or not resource.allows("read", principal, stored) or (only and not only(stored)):
             raise NotFound(f"there is no such document in {resource.name}")
         if resource.declared.conditional and preconditions.if_match is None:

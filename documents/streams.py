@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import bson
-from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorDatabase
 from pymongo.database import Database
@@ -22,6 +21,7 @@ from pymongo.errors import OperationFailure
 from pymongo.synchronous.change_stream import ChangeStream
 
 from documents.changes import PIPELINE, SPLIT_STAGE, ServerEvent
+from documents.codec import RAW_CODEC, decode_stored
 
 #: How long the server holds a getMore when there is nothing to report; also about how long closing can take.
 MAX_AWAIT = dt.timedelta(milliseconds=500)
@@ -63,13 +63,10 @@ class ServerStreams:
 
     def __init__(self, database: AsyncIOMotorDatabase[Any], max_await: dt.timedelta = MAX_AWAIT) -> None:
         self._max_await_ms = int(max_await.total_seconds() * 1000)
-        self._codec: CodecOptions[Any] = database.codec_options
         synchronous: Database[Any] = database.delegate
         # Raw, so that one document that Python cannot represent spoils one event and not the server's whole
         # reply.
-        self._database: Database[RawBSONDocument] = synchronous.with_options(
-            codec_options=self._codec.with_options(document_class=RawBSONDocument)
-        )
+        self._database: Database[RawBSONDocument] = synchronous.with_options(codec_options=RAW_CODEC)
         self._split = True
 
     async def open(self, token: Mapping[str, Any] | None) -> Cursor:
@@ -85,7 +82,7 @@ class ServerStreams:
             opening.add_done_callback(_close_late)
             executor.shutdown(wait=False)
             raise
-        return _ServerCursor(stream, executor, self._codec)
+        return _ServerCursor(stream, executor)
 
     def _watch(self, token: Mapping[str, Any] | None) -> ChangeStream[RawBSONDocument]:
         if self._split:
@@ -124,11 +121,9 @@ class _ServerCursor:
         self,
         stream: ChangeStream[RawBSONDocument],
         executor: ThreadPoolExecutor,
-        codec: CodecOptions[Any],
     ) -> None:
         self._stream = stream
         self._executor = executor
-        self._codec = codec
 
     @property
     def resume_token(self) -> Mapping[str, Any] | None:
@@ -174,8 +169,8 @@ class _ServerCursor:
     def _decode(self, raw: RawBSONDocument) -> ServerEvent:
         size = len(raw.raw)
         try:
-            return ServerEvent(bson.decode(raw.raw, self._codec), size)
-        except Exception as fault:  # also whatever a type decoder of the application raises
+            return ServerEvent(decode_stored(raw.raw), size)
+        except Exception as fault:
             fields = {name: raw[name] for name in _PLACING_FIELDS if name in raw}
             return ServerEvent(
                 {k: bson.decode(v.raw) if isinstance(v, RawBSONDocument) else v for k, v in fields.items()},

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from pymongo import IndexModel
 
+from documents.codec import Stored
 from documents.credentials import Credential
-from documents.database import Database, Stored, driver_errors
+from documents.database import Database, driver_errors
 from documents.resources import utc_now
 
 TICKETS = "headwater_tickets"

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from pymongo import IndexModel
 
-from documents.database import Database, Stored, driver_errors
+from documents.codec import Stored
+from documents.database import Database, driver_errors
 from documents.resources import utc_now
 
 WORKERS: Final = "headwater_workers"

@@ -52,6 +52,8 @@ KINDS: dict[str, Kind] = {
     "dotted keys": Kind("{title: {'a.b': 1, '': 2}}", ("title",), TITLE),
     "deep": Kind("{body: deep(80)}", ("body",)),
     "binary": Kind("{title: BinData(0, 'aGk=')}", ("title",), TITLE),
+    "UUID of three bytes": Kind("{title: BinData(4, 'aGlp')}", ("title",), TITLE),
+    "undeclared UUID of two bytes": Kind("{extra: [BinData(4, 'aGk=')]}", ()),
     "regular expression": Kind("{title: /a.*b/i}", ("title",), TITLE),
     "least key": Kind("{title: MinKey()}", ("title",), TITLE),
     "timestamp": Kind("{updated_at: Timestamp(1767225600, 1)}", ("updated_at",)),
@@ -62,9 +64,10 @@ KINDS: dict[str, Kind] = {
                     {"title": "right", "slug": None, "body": "right", "tags": ["broken"]}),
     "wrong id": Kind("{_id: 42}", ("id",)),
     "a document as id": Kind("{_id: {a: 1}}", ("id",)),
+    "UUID of two bytes as id": Kind("{_id: BinData(4, 'aGk=')}", ("id",)),
 }  # fmt: skip
 #: An id never changes; such a document is put right in mongosh.
-WITHOUT_REPAIR = ("wrong id", "a document as id")
+WITHOUT_REPAIR = ("wrong id", "a document as id", "UUID of two bytes as id")
 REPAIRABLE = [name for name in KINDS if name not in WITHOUT_REPAIR]
 IDS = {name: f"{0xB0:08x}{number:016x}" for number, name in enumerate(KINDS)}
 
@@ -93,9 +96,11 @@ class Site:
 
     def id(self, kind: str) -> str:
         """The public id of the document of a kind."""
-        return {"wrong id": '~{"$numberInt": "42"}', "a document as id": '~{"a": {"$numberInt": "1"}}'}.get(
-            kind, IDS[kind]
-        )
+        return {
+            "wrong id": '~{"$numberInt": "42"}',
+            "a document as id": '~{"a": {"$numberInt": "1"}}',
+            "UUID of two bytes as id": '~{"$binary": {"base64": "aGk=", "subType": "04"}}',
+        }.get(kind, IDS[kind])
 
     def put_back(self, kind: str) -> None:
         """Break the document again, as it was."""

@@ -191,7 +191,8 @@ def test_worker_that_was_killed(clinic: Clinic) -> None:
     left = here | {"_id": "killed", "pid": ended.pid, "seen_at": here["seen_at"] - dt.timedelta(seconds=30)}
     workers.insert_one(left)
     try:
-        assert clinic.examine("--seconds", "3")[0] == 0
+        code, output = clinic.examine()
+        assert code == 0, output
         workers.update_one({"_id": "killed"}, {"$set": {"host": "elsewhere"}})
         code, output = clinic.examine("--seconds", "3")
         assert (code, len(failed(output))) == (1, 1)
@@ -230,7 +231,8 @@ def test_canary_of_one_who_was_killed(clinic: Clinic) -> None:
         del fresh["_id"]
         clinic.mongo["users"].insert_one(fresh | {"password_hash": "x" if name == names[1] else "!"})
     try:
-        assert clinic.examine()[0] == 0
+        code, output = clinic.examine()
+        assert code == 0, output
         assert clinic.mongo["users"].distinct("username", {"username": {"$in": names}}) == sorted(names[1:])
     finally:
         clinic.mongo["users"].delete_many({"username": {"$in": names}})

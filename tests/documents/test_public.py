@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from documents import PublicForm, ResourceClass, changed_fields, encode_json, public_id, public_value, rfc3339
-from documents.database import CODEC
+from documents.codec import CODEC
 from documents.input import to_python
 from documents.shapes import Kind, fields_of
 from documents.sorting import order_key
