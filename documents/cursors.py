@@ -8,7 +8,7 @@ import hashlib
 import hmac
 from typing import Any
 
-from bson import decode, encode
+from bson import encode
 from bson.errors import BSONError
 
 from documents.codec import CODEC, decode_stored

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -21,13 +21,15 @@ from pymongo.errors import OperationFailure
 from pymongo.synchronous.change_stream import ChangeStream
 
 from documents.changes import PIPELINE, SPLIT_STAGE, ServerEvent
-from documents.codec import RAW_CODEC, decode_stored
+from documents.codec import RAW_CODEC, Stored, decode_stored
 
 #: How long the server holds a getMore when there is nothing to report; also about how long closing can take.
 MAX_AWAIT = dt.timedelta(milliseconds=500)
 
 #: Bounds what one batch costs the event loop (about 10 µs an event).
 BATCH_EVENTS = 500
+
+Decode = Callable[[bytes | memoryview], Stored]
 
 _UNKNOWN_STAGE = 40324
 _CLOSE_TIMEOUT = dt.timedelta(seconds=1)
@@ -59,9 +61,18 @@ class Cursor(Protocol):
 
 
 class ServerStreams:
-    """Opens change stream cursors on one database. `max_await` is how long a quiet getMore lasts."""
+    """Opens change stream cursors on one database. `max_await` is how long a quiet getMore lasts.
 
-    def __init__(self, database: AsyncIOMotorDatabase[Any], max_await: dt.timedelta = MAX_AWAIT) -> None:
+    `decode` makes a document of BSON. What it raises spoils the one event that holds such a document.
+    """
+
+    def __init__(
+        self,
+        database: AsyncIOMotorDatabase[Any],
+        max_await: dt.timedelta = MAX_AWAIT,
+        decode: Decode = decode_stored,
+    ) -> None:
+        self._decode = decode
         self._max_await_ms = int(max_await.total_seconds() * 1000)
         synchronous: Database[Any] = database.delegate
         # Raw, so that one document that Python cannot represent spoils one event and not the server's whole
@@ -82,7 +93,7 @@ class ServerStreams:
             opening.add_done_callback(_close_late)
             executor.shutdown(wait=False)
             raise
-        return _ServerCursor(stream, executor)
+        return _ServerCursor(stream, executor, self._decode)
 
     def _watch(self, token: Mapping[str, Any] | None) -> ChangeStream[RawBSONDocument]:
         if self._split:
@@ -121,9 +132,11 @@ class _ServerCursor:
         self,
         stream: ChangeStream[RawBSONDocument],
         executor: ThreadPoolExecutor,
+        decode: Decode,
     ) -> None:
         self._stream = stream
         self._executor = executor
+        self._document = decode
 
     @property
     def resume_token(self) -> Mapping[str, Any] | None:
@@ -169,7 +182,7 @@ class _ServerCursor:
     def _decode(self, raw: RawBSONDocument) -> ServerEvent:
         size = len(raw.raw)
         try:
-            return ServerEvent(decode_stored(raw.raw), size)
+            return ServerEvent(self._document(raw.raw), size)
         except Exception as fault:
             fields = {name: raw[name] for name in _PLACING_FIELDS if name in raw}
             return ServerEvent(

@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: one real database server for the run, one empty database for each test.
+"""Fixtures of the whole suite: real database servers, and one empty database for each test.
 
 The server is the embedded one, started as `make run` starts it but for the fsync at each commit. Set
 `HEADWATER_TEST_MONGODB_URL` to run the same tests against a MongoDB replica set.
@@ -7,6 +7,7 @@ The server is the embedded one, started as `make run` starts it but for the fsyn
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -34,6 +35,10 @@ settings.register_profile(
 )
 # `--hypothesis-profile` is read later than this and wins.
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+#: Some two hundred databases; see `scratch_server`.
+MODULES_A_SERVER = 8
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -89,18 +94,54 @@ def free_port() -> Callable[[], int]:
     return find
 
 
+@contextlib.contextmanager
+def database_server(folder: Path, port: int) -> Iterator[str]:
+    """The URL of an embedded database server."""
+    # A loop of its own, which runs only while the server starts and stops: it outlives every test's loop.
+    # Between the two nobody supervises, so a server that dies stays dead and the tests say so.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        server = EmbeddedDatabase(folder, port, durable=False)
+        url = runner.run(server.start())
+        try:
+            yield url
+        finally:
+            runner.run(server.stop())
+
+
 @pytest.fixture(scope="session")
 def mongodb_url(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[str]:
     """The URL of the run's database server. Tests share it: use `database`, or a name of your own."""
     if url := os.environ.get("HEADWATER_TEST_MONGODB_URL"):
         yield url
         return
-    # A loop of its own, which runs only while the server starts and stops: it outlives every test's loop.
-    # Between the two nobody supervises, so a server that dies stays dead and the tests say so.
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        server = EmbeddedDatabase(tmp_path_factory.mktemp("embedded"), free_port(), durable=False)
-        yield runner.run(server.start())
-        runner.run(server.stop())
+    with database_server(tmp_path_factory.mktemp("embedded"), free_port()) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def scratch_server(
+    tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
+) -> Iterator[Callable[[], str]]:
+    """Call it once a module for the URL of a server that is replaced by an empty one now and then.
+
+    For modules whose tests have a database each: after some hundreds, the embedded server makes and drops each
+    collection slowly for a minute or more.
+    """
+    if given := os.environ.get("HEADWATER_TEST_MONGODB_URL"):
+        yield lambda: given
+        return
+    with contextlib.ExitStack() as running:
+        modules, url = 0, ""
+
+        def next_module() -> str:
+            nonlocal modules, url
+            if modules % MODULES_A_SERVER == 0:
+                running.close()
+                url = running.enter_context(database_server(tmp_path_factory.mktemp("scratch"), free_port()))
+            modules += 1
+            return url
+
+        yield next_module
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -12,6 +12,12 @@ from documents.models.accounts import ApiKey, Session
 from tests.documents.classes import CLASSES, World
 
 MEMORY = "mongomock://"
+
+
+@pytest.fixture(scope="module")
+def mongodb_url(scratch_server: Callable[[], str]) -> str:
+    """The URL of a database server: here nearly every test makes and drops a database."""
+    return scratch_server()
 
 
 async def _opened(url: str, name: str) -> AsyncIterator[World]:

@@ -21,7 +21,9 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from documents.changes import Beat, Change, Checkpoint, Entry, Reset
+from documents.codec import decode_stored
 from documents.heartbeat import Heartbeat
+from documents.streams import Decode, ServerStreams
 from documents.tailer import ChangeStream
 from tests.waiting import until
 
@@ -113,10 +115,14 @@ class Reader:
 
 @contextlib.asynccontextmanager
 async def reading(
-    database: Database, live: tuple[str, ...] = ("posts", "comments"), checkpoint: Checkpoint | None = None
+    database: Database,
+    live: tuple[str, ...] = ("posts", "comments"),
+    checkpoint: Checkpoint | None = None,
+    decode: Decode = decode_stored,
 ) -> AsyncIterator[Reader]:
     """A running reader; without a checkpoint, one that has seen a first heartbeat."""
-    reader = Reader(ChangeStream(database, live, checkpoint))
+    streams = ServerStreams(database, decode=decode)
+    reader = Reader(ChangeStream(database, live, checkpoint, open_cursor=streams.open))
     task = asyncio.create_task(reader.run())
     try:
         if checkpoint is None:
