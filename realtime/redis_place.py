@@ -10,7 +10,7 @@ one node is enough, and a plain connection to it. Only where that is may change:
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -103,8 +103,7 @@ class RedisPlace:
             try:
                 host, port = await sentinel.discover_master(self.service)
             finally:
-                for client in sentinel.sentinels:
-                    await client.aclose()
+                await _close(*sentinel.sentinels)
             return str(host), int(port)
 
         return find
@@ -115,19 +114,34 @@ class RedisPlace:
         async def find() -> Address:
             # Not always the same first, which may be the one that is gone.
             for host, port in random.sample(self.nodes, len(self.nodes)):
-                with contextlib.suppress(RedisError, OSError, TimeoutError):
-                    async with Redis(host=host, port=port, **options) as client:
-                        slots: Any = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
-                        for first, last, owner, *_ in slots:
-                            if first <= slot <= last:
-                                # A node that does not know its own name says so with none.
-                                return _text(owner[0]) or host, int(owner[1])
+                client = Redis(host=host, port=port, **options)
+                try:
+                    slots: Any = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
+                    for first, last, owner, *_ in slots:
+                        if first <= slot <= last:
+                            # A node that does not know its own name says so with none.
+                            return _text(owner[0]) or host, int(owner[1])
+                except (RedisError, OSError, TimeoutError):
+                    continue
+                finally:
+                    await _close(client)
             raise ConnectionError("no node of the cluster says where the keys are")
 
         return find
 
 
 Find = Callable[[], Awaitable[Address]]
+
+
+async def _close(*clients: Redis) -> None:
+    """Close clients, also when this is cancelled: nobody else knows of their connections."""
+    closing = asyncio.gather(*(client.aclose() for client in clients), return_exceptions=True)
+    try:
+        await asyncio.shield(closing)
+    except asyncio.CancelledError:
+        # A turn of the event loop or two: nothing is left to be sent.
+        await closing
+        raise
 
 
 class _Follows:
