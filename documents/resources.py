@@ -297,7 +297,7 @@ class Registry:
         """Import `modules` and register every LiveDocument class that each of them defines or re-exports.
 
         Headwater's own classes (users, sessions, files, ...) are always part of it. Raises DeclarationError for a
-        module that cannot be imported or has no such class, and for two classes of one collection.
+        module that cannot be imported and for two classes of one collection.
         """
         found: dict[str, type[LiveDocument]] = {}
         for module_name in ("documents.models.accounts", "documents.models.files", *modules):
@@ -306,17 +306,9 @@ class Registry:
             except Exception as error:  # whatever a module does when it is imported
                 reason = f"{type(error).__name__}: {error}"
                 raise DeclarationError(f"HEADWATER_DOCUMENTS: cannot import {module_name!r} ({reason})") from error
-            classes = [
-                value
-                for value in vars(module).values()
-                if isinstance(value, type) and issubclass(value, LiveDocument) and _is_concrete(value)
-            ]
-            if not classes:
-                raise DeclarationError(
-                    f"HEADWATER_DOCUMENTS: {module_name!r} has no document class: a LiveDocument whose Settings name a "
-                    "collection"
-                )
-            found |= {f"{value.__module__}.{value.__qualname__}": value for value in classes}
+            for value in vars(module).values():
+                if isinstance(value, type) and issubclass(value, LiveDocument) and _is_concrete(value):
+                    found[f"{value.__module__}.{value.__qualname__}"] = value
         return cls(found.values())
 
     def __iter__(self) -> Iterator[ResourceClass]:

@@ -6,6 +6,8 @@ each worker, which it renews; `headwater_orders` is empty but for the seconds th
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime as dt
 import uuid
 from collections.abc import Collection, Sequence
@@ -13,9 +15,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pymongo import IndexModel
+from pymongo.errors import PyMongoError
 
 from documents.codec import Stored
 from documents.database import Database, driver_errors
+from documents.errors import DocumentsError
 from documents.resources import utc_now
 
 WORKERS: Final = "headwater_workers"
@@ -76,11 +80,19 @@ class Workers:
         return present, [worker for worker in known if worker not in present]
 
     async def give(self, name: str, terms: Stored) -> Order:
-        """Give an order to all workers. `withdraw` it."""
+        """Give an order to all workers. `withdraw` it; when this is cancelled, nothing is given."""
         order = Order(uuid.uuid4().hex, name, terms)
         document = {"_id": order.id, "name": name, "terms": terms, "at": utc_now()}
         with driver_errors():
-            await self._database.latest(ORDERS).insert_one(document)
+            giving = asyncio.ensure_future(self._database.latest(ORDERS).insert_one(document))
+            try:
+                await asyncio.shield(giving)
+            except asyncio.CancelledError:
+                # The driver's thread goes on, so the order comes all the same.
+                with contextlib.suppress(PyMongoError, DocumentsError):
+                    await giving
+                    await self.withdraw(order)
+                raise
         return order
 
     async def orders(self, done: Collection[str]) -> list[Order]:
@@ -90,10 +102,12 @@ class Workers:
         return [Order(order["_id"], order["name"], order["terms"]) for order in found]
 
     async def reply(self, order: Order, worker: str, content: Stored) -> None:
-        """A worker's answer to an order."""
+        """A worker's answer to an order; none stays for one that was withdrawn meanwhile."""
         answer = {"_id": f"{order.id} {worker}", "order": order.id, "worker": worker, "content": content}
         with driver_errors():
             await self._database.latest(REPLIES).insert_one(answer | {"at": utc_now()})
+            if await self._database.latest(ORDERS).find_one({"_id": order.id}, {"_id": 1}) is None:
+                await self._database.latest(REPLIES).delete_one({"_id": answer["_id"]})
 
     async def replies(self, order: Order, workers: Sequence[str]) -> dict[str, Any]:
         """The answers of these workers that have come, by worker."""

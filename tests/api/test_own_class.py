@@ -167,7 +167,6 @@ class Thing(LiveDocument):
         ("import nothing_like_this", "HEADWATER_DOCUMENTS: cannot import 'my_models'"),
         ("class Broken(:", "HEADWATER_DOCUMENTS: cannot import 'my_models'"),
         ("1 / 0", "HEADWATER_DOCUMENTS: cannot import 'my_models'"),
-        ("CLASSES = ()", "HEADWATER_DOCUMENTS: 'my_models' has no document class"),
         (DECLARATION.replace('"things"', '"auth"'), "Thing: 'auth' is the name of a route"),
         (DECLARATION.replace('"things"', '"Big Things"'), "Thing: the collection name 'Big Things'"),
         (DECLARATION.replace('"things"', '"posts"'), "both use the collection 'posts'"),

@@ -7,6 +7,8 @@ import contextlib
 import random
 import re
 
+from tests.listening import stop_listening
+
 #: A getMore of a change stream on a database, as it stands in the driver's message.
 _GET_MORE = re.compile(rb"\x12getMore\x00(.{8})\x02collection\x00.{4}\$cmd\.aggregate\x00", re.DOTALL)
 _MESSAGE = re.compile(rb"[*>]\d+\r\n\$7\r\nmessage\r\n")
@@ -56,13 +58,7 @@ class Proxy:
     async def stop(self) -> None:
         """Close everything."""
         if self._server is not None:
-            # Accept nothing more, and let what the loop has accepted reach `_accept`, two turns later: a server that is
-            # closed before leaves it open for ever.
-            for listening in self._server.sockets:
-                asyncio.get_running_loop().remove_reader(listening.fileno())
-            for _ in range(3):
-                await asyncio.sleep(0)
-            self._server.close()
+            await stop_listening(self._server)
         self.cut()
         writers = [link.server for link in self._links]
         # Also those of connections that were only just accepted, whose task may end before its first line.
@@ -110,9 +106,10 @@ class Proxy:
             self._links.discard(link)
             for pump in pumps:
                 pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
+            # First, because this may be cancelled while it waits.
             writer.close()
             server_writer.close()
+            await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _up(self, reader: asyncio.StreamReader, link: _Link) -> None:
         with contextlib.suppress(OSError):

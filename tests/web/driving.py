@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from tests.api.servers import credentials
+from tests.listening import stop_listening
 from tests.waiting import until
 
 PATIENCE_SECONDS = 90.0
@@ -150,12 +151,12 @@ class Plug:
             task.cancel()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
         try:
             first = await reader.read(65_536)
             if not self.websockets and b"upgrade: websocket" in first.lower():
@@ -208,5 +209,5 @@ async def plugged(target: int) -> AsyncIterator[Plug]:
     try:
         yield plug
     finally:
-        server.close()
+        await stop_listening(server)
         await plug.close()
