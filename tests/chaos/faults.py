@@ -272,11 +272,13 @@ class Faults:
         """Connections to the database break."""
         with self._site.database_trouble():
             await self._cut(self._site.to_database)
+        await self._site.end_transactions()
 
     async def database_connections_half_open(self) -> None:
         """Connections to the database carry nothing any more, and nobody says so."""
         with self._site.database_trouble():
             await self._hang(self._site.to_database)
+        await self._site.end_transactions()
 
     async def database_away(self) -> None:
         """The database cannot be reached, while others write to it."""
@@ -294,6 +296,7 @@ class Faults:
                 yield
             finally:
                 proxy.refusing = False
+        await self._site.end_transactions()
 
     async def database_restarted(self) -> None:
         """The database is stopped in good order, and started again."""

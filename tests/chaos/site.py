@@ -328,7 +328,7 @@ class Site:
             await asyncio.gather(*(worker.ready() for worker in group))
 
     async def end_transactions(self) -> None:
-        """End the transactions that a worker left open when it was killed.
+        """End the transactions that were left open by who was killed, cut off or cancelled.
 
         MongoDB's change streams go on beside those; the embedded server's wait for them, for a minute or longer.
         """
@@ -347,6 +347,7 @@ class Site:
         self.database.renew_client()
         if not self.database.runs:
             await self.database.start()
+        await self.end_transactions()
         for worker in self.workers:
             worker.send(signal.SIGCONT)
             if not worker.runs:
