@@ -203,7 +203,7 @@ class Counters:
             try:
                 async with asyncio.timeout(REDIS_TIMEOUT_SECONDS):
                     done = await work(self._redis)
-            except (RedisError, OSError, TimeoutError) as error:
+            except (RedisError, OSError, TimeoutError, RuntimeError) as error:
                 if not self._away:
                     logger.warning(
                         "Redis is away (%s): requests are counted in this process alone until it is back",

@@ -229,7 +229,7 @@ class RedisLog:
             yield Messages(pubsub, self._codec, self._head_channel.encode())
         finally:
             # The connection may be dead, and its end must not hide why we are here.
-            with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
+            with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError, RuntimeError):
                 await pubsub.aclose()  # type: ignore[no-untyped-call]
 
     async def _publish_command(self) -> str:
@@ -285,7 +285,8 @@ def away() -> Iterator[None]:
     """Raise LogAway in place of Redis' errors."""
     try:
         yield
-    except (TimeoutError, RedisError, OSError) as error:
+    # RuntimeError: what uvloop says when redis-py uses a connection that was closed a moment ago.
+    except (TimeoutError, RedisError, OSError, RuntimeError) as error:
         _heed_cancellation()
         raise LogAway(f"{type(error).__name__}: {error}") from None
     _heed_cancellation()

@@ -121,7 +121,7 @@ class RedisPlace:
                         if first <= slot <= last:
                             # A node that does not know its own name says so with none.
                             return _text(owner[0]) or host, int(owner[1])
-                except (RedisError, OSError, TimeoutError):
+                except (RedisError, OSError, TimeoutError, RuntimeError):
                     continue
                 finally:
                     await _close(client)

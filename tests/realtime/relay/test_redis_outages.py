@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from realtime.log_redis import LogMoved
+from realtime.log_redis import LogAway, LogMoved, away
 from tests.realtime.relay.nodes import Setting, nodes, watching
 from tests.redis_server import RedisServer
 from tests.waiting import until
@@ -210,3 +210,9 @@ async def test_candidate_that_failed_before(
         before = await attempts()
         await until(lambda: has_asked(before + 1))
         await until(lambda: has_asked(before + 11), seconds=3)
+
+
+async def test_connection_that_was_closed_a_moment_ago() -> None:
+    """uvloop has an error of its own for it. It ends no feed: Redis is away."""
+    with pytest.raises(LogAway, match="the handler is closed"), away():
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
