@@ -201,7 +201,7 @@ async def test_redis_that_dies_and_comes_back(
 
 
 async def test_redis_that_hangs(free_port: Callable[[], int], caplog: pytest.LogCaptureFixture) -> None:
-    """Those who find out wait once; after them one at a time asks it again, and nobody else waits."""
+    """Delays those who find out by less than a second, and nobody else; one at a time asks it again."""
     asked = 0
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -216,10 +216,10 @@ async def test_redis_that_hangs(free_port: Callable[[], int], caplog: pytest.Log
         await asyncio.start_server(hang, "127.0.0.1", port),
         counting(f"redis://127.0.0.1:{port}", "x") as counters,
     ):
-        for most in (100, 2):
+        for most, seconds in ((100, 0.6), (2, 0.1)):
             asked = 0
             began = time.monotonic()
             standings = await asyncio.gather(*(counters.hit(THREE, "test", str(n)) for n in range(50)))
             assert all(standing.allowed for standing in standings)
             assert asked <= most
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < seconds

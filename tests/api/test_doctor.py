@@ -191,7 +191,7 @@ def test_worker_that_was_killed(clinic: Clinic) -> None:
     left = here | {"_id": "killed", "pid": ended.pid, "seen_at": here["seen_at"] - dt.timedelta(seconds=30)}
     workers.insert_one(left)
     try:
-        code, output = clinic.examine()
+        code, output = clinic.examine("--seconds", "3")
         assert code == 0, output
         workers.update_one({"_id": "killed"}, {"$set": {"host": "elsewhere"}})
         code, output = clinic.examine("--seconds", "3")
@@ -214,6 +214,7 @@ def test_interrupted(clinic: Clinic, number: signal.Signals) -> None:
         examining.wait()
     assert examining.returncode == 130, output
     assert "Traceback" not in output
+    assert [left for left in clinic.leftovers if "order" not in left] == []
     # A worker that has just answered takes its answer back.
     wait_until(lambda: clinic.leftovers == [])
 
