@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from pymongo import monitoring
 
 from documents import Registry, bind_classes, install, open_database
 from documents.models import Comment, Post, StoredFile, User
 from documents.models.accounts import ApiKey, Session
 from tests.documents.classes import CLASSES, World
+from tests.documents.commands import Finds
 
 MEMORY = "mongomock://"
 
@@ -57,3 +59,12 @@ async def memory(database_name: str) -> AsyncIterator[World]:
     """A world in memory, for what no database decides."""
     async for world in _opened(MEMORY, database_name):
         yield world
+
+
+@pytest.fixture
+def finds() -> Iterator[Finds]:
+    """What clients look for that are made after this; pymongo keeps listeners for good, so it ends by going deaf."""
+    listener = Finds()
+    monitoring.register(listener)
+    yield listener
+    listener.listens = False

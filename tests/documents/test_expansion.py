@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from bson import ObjectId
-from pymongo import monitoring
 
 from documents import (
     ANONYMOUS,
@@ -19,32 +17,7 @@ from documents import (
 )
 from documents.expansion import MAX_EMBEDDED, MAX_RELATIONS
 from tests.documents.classes import ADMIN, ANN, BOB, World
-
-
-class Commands(monitoring.CommandListener):
-    """The collections that `find` was sent for, while it listens."""
-
-    def __init__(self) -> None:
-        self.found: list[str] | None = None
-
-    def started(self, event: monitoring.CommandStartedEvent) -> None:
-        if self.found is not None and event.command_name == "find":
-            self.found.append(event.command["find"])
-
-    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        """Nothing to note."""
-
-    def failed(self, event: monitoring.CommandFailedEvent) -> None:
-        """Nothing to note."""
-
-
-@pytest.fixture
-def commands() -> Iterator[Commands]:
-    """What clients send that are made after this; pymongo keeps its listeners for good, so it ends by going deaf."""
-    listener = Commands()
-    monitoring.register(listener)
-    yield listener
-    listener.found = None
+from tests.documents.commands import Finds
 
 
 async def expanded(world: World, name: str, principal: Principal, *names: str) -> list[dict[str, Any]]:
@@ -108,17 +81,17 @@ async def test_visible_fields_of_the_other_class(contract: World) -> None:
     assert await expanded(contract, "notes", ANONYMOUS, "owner_id") == [{"owner_id": None}]
 
 
-async def test_one_query_for_each_relation(commands: Commands, world: World) -> None:
+async def test_one_query_for_each_relation(finds: Finds, world: World) -> None:
     """However many documents there are, on both levels."""
     posts = [await post(world, ANN, "published") for _ in range(3)]
     author = {"author_id": ANN.user_id, "status": "published", "body": "b"}
     comments = [{"_id": ObjectId(), "post_id": posts[n % 3], **author} for n in range(20)]
     await world.database.raw["comments"].insert_many(comments)
-    commands.found = []
+    finds.listens = True
     found = await expanded(world, "comments", BOB, "post_id.author_id", "author_id", "post_id")
     assert len(found) == 20
     assert all(one["post_id"]["expanded"] == {"author_id": None} for one in found)
-    assert sorted(commands.found) == ["comments", "posts", "users", "users"]
+    assert sorted(find["find"] for find in finds.sent) == ["comments", "posts", "users", "users"]
 
 
 @pytest.mark.parametrize(

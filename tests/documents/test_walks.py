@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import time
 from collections import Counter
 from typing import Any
 
@@ -15,6 +14,7 @@ from pymongo import IndexModel
 
 from documents import ListQuery, Page, Sort, parse_sort
 from tests.documents.classes import ANN, World
+from tests.documents.commands import Finds
 
 PAGE = 500
 SCORES = 40
@@ -77,26 +77,26 @@ async def test_walk_while_others_insert_and_delete(world: World, request: pytest
     assert survivors - seen.keys() == set()
 
 
-async def test_cost_of_the_last_page(world: World) -> None:
-    """It is that of the first one, where an index has the order. (With `page` it would be that of all before.)"""
-    count, limit = 1_000, 20
-    await fill(world, count)
+async def test_what_the_last_page_asks_for(finds: Finds, world: World) -> None:
+    """One query as that of the first one, in the order of the index and no longer; with `page`, all before is passed.
+
+    (That no more is read for it either, the next two tests show.)
+    """
+    limit = 20
+    await fill(world, 400)
     sort = parse_sort(["score"], world.registry["notes"].fields)
     cursor: str | None = None
     last: str | None = None
     while (found := await page(world, sort, cursor, 90)).next_cursor is not None:
         last, cursor = cursor, found.next_cursor
     assert last is not None
-
-    async def seconds(at: str | None) -> float:
-        started = time.perf_counter()
+    finds.listens = True
+    for at in (None, last):
         assert len((await page(world, sort, at, limit)).items) == limit
-        return time.perf_counter() - started
-
-    # In turns, so that whatever else the machine does falls on both; the least is what the page itself costs.
-    pairs = [(await seconds(None), await seconds(last)) for _ in range(6)]
-    first_costs, last_costs = zip(*pairs, strict=True)
-    assert min(last_costs) < 4 * min(first_costs) + 0.02
+    await world.lists.page(world.registry["notes"], ListQuery(sort=sort, limit=limit, page=20), ANN)
+    asked = [(dict(find["sort"]), find["limit"], find.get("skip", 0)) for find in finds.sent]
+    in_order = {"score": 1, "_id": 1}
+    assert asked == [(in_order, limit + 1, 0), (in_order, limit + 1, 0), (in_order, limit + 1, 380)]
 
 
 def bounds(condition: Any) -> Any:
