@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 #: Long past what a busy machine takes; it passes only when something is wrong.
 PATIENCE_SECONDS = 30.0
 PAUSE_SECONDS = 0.01
+#: For what takes less than a second where nothing else runs: the suite alone keeps a small machine busy.
+PROMPT_SECONDS = 5.0
 
 
 async def until(
@@ -21,3 +25,12 @@ async def until(
             if await value if inspect.isawaitable(value) else value:
                 return
             await asyncio.sleep(pause)
+
+
+@contextlib.contextmanager
+def promptly(*, seconds: float = PROMPT_SECONDS) -> Iterator[None]:
+    """What the block does and waits for is over in time: it is pushed, and not found by a later look."""
+    began = time.monotonic()
+    yield
+    took = time.monotonic() - began
+    assert took < seconds, f"it took {took:.1f} s"

@@ -6,6 +6,7 @@ import datetime as dt
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,22 +78,28 @@ def test_token_that_nobody_made(server: Server, token: str) -> None:
 
 def test_unknown_address(server: Server, mail: Path, anonymous: httpx.Client) -> None:
     """Gets the answer that a known one gets, as fast, and no mail."""
-    known, unknown = user_of(server)["email"], registration()["email"]
-    seconds: dict[str, list[float]] = {known: [], unknown: []}
     own = ("x-request-id", "date", "ratelimit-remaining", "ratelimit-reset")
-    answers = {}
-    for _ in range(8):
-        for address in seconds:
+    seconds: dict[str, list[float]] = {"known": [], "unknown": []}
+    # A hash takes some 30 ms, a query that finds something some 2 ms more than one that does not. Whatever else the
+    # machine does falls on both, but not evenly: what always comes slower stays so, however often it is asked.
+    for _ in range(40):
+        # New ones each time: from the fourth on, one who is known is sent no mail either.
+        addresses = {"known": user_of(server)["email"], "unknown": registration()["email"]}
+        answers = {}
+        for kind, address in addresses.items():
             started = time.perf_counter()
             answer = anonymous.post("/auth/password/forgot", json={"email": address})
-            seconds[address].append(time.perf_counter() - started)
+            seconds[kind].append(time.perf_counter() - started)
             headers = {name: value for name, value in answer.headers.items() if name not in own}
-            answers[address] = (answer.status_code, answer.content, sorted(headers.items()))
-    assert answers[known] == answers[unknown]
-    # A hash takes some 30 ms, a query that finds something some 2 ms more than one that does not.
-    assert abs(min(seconds[known]) - min(seconds[unknown])) < 0.005
-    wait_until(lambda: files_to(mail, known, "password_reset"))
-    assert files_to(mail, unknown, "password_reset") == []
+            answers[kind] = (answer.status_code, answer.content, sorted(headers.items()))
+        assert answers["known"] == answers["unknown"]
+        assert answers["known"][0] == 204
+        known, unknown = addresses.values()
+        wait_until(partial(files_to, mail, known, "password_reset"))
+        assert files_to(mail, unknown, "password_reset") == []
+        if len(seconds["known"]) >= 8 and abs(min(seconds["known"]) - min(seconds["unknown"])) < 0.005:
+            return
+    pytest.fail(f"one of them is always answered later: {seconds}")
 
 
 def test_asking_again_and_again(server: Server, mail: Path, anonymous: httpx.Client) -> None:

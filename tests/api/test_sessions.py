@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +15,7 @@ from pymongo.database import Database
 from tests.api.servers import PASSWORD, Server, User, live
 from tests.api.test_accounts import status_of
 from tests.api.test_errors import places, problem
+from tests.waiting import promptly
 
 Mongo = Database[dict[str, Any]]
 FORM = {"grant_type": "password", "username": "alice", "password": PASSWORD}
@@ -148,10 +148,11 @@ def test_stolen_refresh_token(server: Server, anonymous: httpx.Client, alice: Us
         thief.subscribe("1")
         before = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=10)
         mongo["sessions"].update_one({"_id": session_id}, {"$set": {"spent_tokens.0.at": before}})
-        started = time.monotonic()
-        problem(anonymous.post("/auth/refresh", json={"refresh_token": first["refresh_token"]}), 401, "unauthorized")
-        assert thief.close_code() == 4503
-        assert time.monotonic() - started < 1
+        with promptly():
+            problem(
+                anonymous.post("/auth/refresh", json={"refresh_token": first["refresh_token"]}), 401, "unauthorized"
+            )
+            assert thief.close_code() == 4503
         assert other.answers_ping()
     answer = anonymous.post("/auth/refresh", json={"refresh_token": second["refresh_token"]})
     problem(answer, 401, "unauthorized")
@@ -165,11 +166,10 @@ def test_signing_out(server: Server, anonymous: httpx.Client, alice: User, mongo
         late.send(type="auth", token=tokens["access_token"])
         assert late.receive()["type"] == "authenticated"
         socket.subscribe("1")
-        started = time.monotonic()
-        answer = anonymous.post("/auth/logout", json={"refresh_token": tokens["refresh_token"]})
-        assert (answer.status_code, answer.content) == (204, b"")
-        assert [socket.close_code(), late.close_code()] == [4503, 4503]
-        assert time.monotonic() - started < 1
+        with promptly():
+            answer = anonymous.post("/auth/logout", json={"refresh_token": tokens["refresh_token"]})
+            assert (answer.status_code, answer.content) == (204, b"")
+            assert [socket.close_code(), late.close_code()] == [4503, 4503]
         assert other.answers_ping()
     assert status_of(server, tokens["access_token"]) == 401
     problem(anonymous.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]}), 401, "unauthorized")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +15,7 @@ from pymongo.database import Database
 from tests.api.servers import ADMIN_EMAIL, PASSWORD, Server, User, live, wait_until
 from tests.api.test_accounts import registration, status_of
 from tests.api.test_errors import places, problem
+from tests.waiting import promptly
 
 Mongo = Database[dict[str, Any]]
 STAMPS = {"created_at", "created_by", "updated_at", "updated_by", "revision"}
@@ -183,12 +183,11 @@ def test_role_that_an_admin_gives(server: Server, admin: httpx.Client, user: Use
     with live(server, user.token) as socket:
         view = socket.subscribe("1", filter={"title": draft["title"]}, snapshot=True)
         for roles, status, items in ((["user", "moderator"], 200, [draft["id"]]), (["user"], 404, [])):
-            started = time.monotonic()
-            answer = admin.patch(f"/users/{user.id}", json={"roles": roles})
-            assert (answer.status_code, answer.json()["roles"]) == (200, roles)
-            assert answer.headers["etag"] == admin.get(f"/users/{user.id}").headers["etag"]
-            frames = socket.receive_until("ready")
-            assert time.monotonic() - started < 1
+            with promptly():
+                answer = admin.patch(f"/users/{user.id}", json={"roles": roles})
+                assert (answer.status_code, answer.json()["roles"]) == (200, roles)
+                assert answer.headers["etag"] == admin.get(f"/users/{user.id}").headers["etag"]
+                frames = socket.receive_until("ready")
             assert (frames[0]["type"], frames[0]["reason"], frames[0]["view"]) == ("reset", "access_changed", view)
             snapshot = [item["document"]["id"] for frame in frames for item in frame.get("items", [])]
             assert snapshot == items
@@ -201,10 +200,9 @@ def test_deactivating(server: Server, anonymous: httpx.Client, admin: httpx.Clie
     tokens = server.sign_in(user.username)
     with live(server, user.token) as socket:
         socket.subscribe("1")
-        started = time.monotonic()
-        assert admin.patch(f"/users/{user.id}", json={"is_active": False}).json()["is_active"] is False
-        assert socket.close_code() == 4503
-        assert time.monotonic() - started < 1
+        with promptly():
+            assert admin.patch(f"/users/{user.id}", json={"is_active": False}).json()["is_active"] is False
+            assert socket.close_code() == 4503
     assert status_of(server, user.token) == 401
     body = {"username": user.username, "password": PASSWORD}
     problem(anonymous.post("/auth/login", json=body), 401, "unauthorized")
@@ -253,12 +251,10 @@ def test_change_that_names_nothing(admin: httpx.Client, user: User, mongo: Mongo
 def test_deleting(server: Server, anonymous: httpx.Client, admin: httpx.Client, mongo: Mongo, user: User) -> None:
     """Gone, with sockets and sessions; the name is free again."""
     tokens = server.sign_in(user.username)
-    with live(server, user.token) as socket:
-        started = time.monotonic()
+    with live(server, user.token) as socket, promptly():
         answer = admin.delete(f"/users/{user.id}")
         assert (answer.status_code, answer.content) == (204, b"")
         assert socket.close_code() == 4503
-        assert time.monotonic() - started < 1
     assert status_of(server, user.token) == 401
     refresh = {"refresh_token": tokens["refresh_token"]}
     problem(anonymous.post("/auth/refresh", json=refresh), 401, "unauthorized")
