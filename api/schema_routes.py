@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field
 
-from api import openapi
+from api import key_routes, openapi
 from api.bodies import JSON
 from api.callers import CallerOf
 from api.methods import add_read_routes
@@ -28,14 +28,24 @@ from documents import (
 )
 
 
+#: Where classes without the generic routes have routes of their own. Sessions have none, nor have an application's.
+_OWN_PATHS = {"users": "users", "files": "files", "api_keys": key_routes.PATH.strip("/")}
+
+
 class ResourceSummary(BaseModel):
     """A document class as the caller sees it."""
 
-    name: str = Field(description="Its collection, which is its place under `/api/v1`.", examples=["posts"])
+    name: str = Field(description="Its collection.", examples=["posts"])
+    path: str | None = Field(
+        None,
+        description="Its place under `/api/v1`, which need not be its name: `api-keys`. Absent without such routes.",
+        examples=["posts"],
+    )
     label: str = Field(examples=["Post"])
     description: str
     generic: bool = Field(description="Whether it has the generic routes.")
     live: bool = Field(description="Whether it can be subscribed to.")
+    conditional: bool = Field(description="Whether documents are changed and deleted only with `If-Match`.")
     searchable: list[str] = Field(description="The fields that `search` looks in.")
     sortable: list[str] = Field(description="The fields that `sort` takes.")
     references: dict[str, str] = Field(description="The fields that `expand` takes, and the classes they refer to.")
@@ -138,12 +148,15 @@ class _Routes:
 def _summary(resource: ResourceClass, registry: Registry, principal: Principal) -> dict[str, Any]:
     visible = resource.visible(principal.roles)
     seen = {f.public for f in visible.values()}
+    path = resource.name if resource.declared.generic else _OWN_PATHS.get(resource.name)
     return {
         "name": resource.name,
+        **({"path": path} if path else {}),
         "label": resource.label,
         "description": resource.doc,
         "generic": resource.declared.generic,
         "live": resource.declared.live,
+        "conditional": resource.declared.conditional,
         "searchable": [path for path in resource.declared.search if path in visible],
         "sortable": sortable_names(visible),
         "references": {

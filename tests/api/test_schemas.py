@@ -71,6 +71,19 @@ def test_list_of_classes(anonymous: httpx.Client) -> None:
     assert by_name["users"]["generic"] is False
 
 
+def test_paths(anonymous: httpx.Client, server: Server) -> None:
+    """Where a class says that its routes are, they are; a class without routes says nothing."""
+    routes = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+    items = anonymous.get("/schemas").json()["items"]
+    paths = {item["name"]: item["path"] for item in items if "path" in item}
+    assert paths["api_keys"] == "api-keys"
+    for path in paths.values():
+        assert {f"/api/v1/{path}", f"/api/v1/{path}/{{id}}"} <= set(routes)
+    assert {item["name"] for item in items} - set(paths) == {"sessions"}
+    assert anonymous.get("/schemas/api_keys").json()["path"] == "api-keys"
+    assert not any(item["conditional"] for item in items)
+
+
 def test_what_the_caller_may_do(anonymous: httpx.Client, alice: User, moderator: User, server: Server) -> None:
     """Operations and actions that are refused whatever the document is are not named; forms of actions are schemas."""
     expected = {

@@ -46,12 +46,12 @@ class Desk {
     this.summaries = summaries;
     this.admin = session.hasRole("admin");
     this.references = new References(client);
-    this.deletions = new Deletions(client);
+    this.deletions = new Deletions(client, (resource, id) => this.#results?.description.name === resource && this.#results.has(id));
     this.resources = new Resources(client, summaries, this.admin);
     this.meters = new Meters(client);
     this.log = new Log((resource, id) => this.#edit(resource, id));
     this.editor = new Editor(client, this.references);
-    this.editor.addEventListener("delete", ({ detail }) => this.deletions.add(this.page.description.name, detail.id, detail.title));
+    this.editor.addEventListener("delete", ({ detail }) => this.deletions.add(this.page.description, detail.id, detail.title));
     this.place = h("div.place");
     this.logSwitch = h("button.quiet", { type: "button", "aria-pressed": "true", title: "Show or hide the event log", on: { click: () => this.#toggleLog() } }, "Events");
     fill(main, this.resources.element, this.place, this.log.element, this.editor.element);
@@ -95,8 +95,8 @@ class Desk {
       return;
     }
     const query = Query.parse(text);
-    if (this.page instanceof Results && this.page.description.name === summary.name) {
-      this.page.show(query);
+    if (this.#results?.description.name === summary.name) {
+      this.#results.show(query);
       return;
     }
     const description = await this.#describe(summary.name);
@@ -112,10 +112,10 @@ class Desk {
     });
     page.addEventListener("open", ({ detail }) => this.#edit(description.name, detail));
     page.addEventListener("create", () => this.editor.create(description));
-    page.addEventListener("delete", ({ detail }) => this.deletions.add(description.name, detail.id, detail.title));
+    page.addEventListener("delete", ({ detail }) => this.deletions.add(description, detail.id, detail.title));
     page.addEventListener("event", ({ detail }) => {
       this.meters.count();
-      this.log.add(description.name, detail, page.titleOf(detail.id));
+      this.log.add(description.path ? description.name : null, detail, page.titleOf(detail.id));
       this.editor.changed(detail);
       if (detail.op !== "update") this.resources.changed(description.name);
     });
@@ -129,6 +129,11 @@ class Desk {
     this.#arrange();
     document.title = `${title} · Headwater`;
     fill(this.place, page.element);
+  }
+
+  /** The page of a class, if that is what is shown. */
+  get #results() {
+    return this.page instanceof Results ? this.page : null;
   }
 
   async #describe(name) {

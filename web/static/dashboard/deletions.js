@@ -8,11 +8,14 @@ const SECONDS = 6;
 /** Fires `change` when a document is about to be deleted, or no longer. */
 export class Deletions extends EventTarget {
   #client;
+  #shown;
   #due = new Map();
 
-  constructor(client) {
+  /** @param shown Whether a live result has a document now: `shown(resource, id)`. */
+  constructor(client, shown) {
     super();
     this.#client = client;
+    this.#shown = shown;
     addEventListener("pagehide", this.#leave);
   }
 
@@ -30,13 +33,13 @@ export class Deletions extends EventTarget {
     return this.#due.size > 0;
   }
 
-  add(resource, id, title) {
+  add({ name: resource, path: place }, id, title) {
     const key = `${resource}/${id}`;
     if (this.#due.has(key)) return;
-    const path = `${part(resource)}/${part(id)}`;
+    const path = `${part(place)}/${part(id)}`;
     const remove = toast(`Deleted: ${title}`, { action: "Undo", act: () => this.#forget(key), seconds: SECONDS });
     const timer = setTimeout(() => this.#send(key), SECONDS * 1000);
-    this.#due.set(key, { path, timer, remove, title, resource });
+    this.#due.set(key, { resource, id, path, timer, remove, title });
     this.#changed();
   }
 
@@ -47,16 +50,15 @@ export class Deletions extends EventTarget {
   }
 
   async #send(key) {
-    const { path, title } = this.#due.get(key);
-    try {
-      await ask(this.#client, "DELETE", path);
-    } catch (error) {
-      // 404: somebody was faster, which is what was wanted.
-      if (error.status !== 404) toast(`Not deleted: ${title}. ${words(error)}`, { kind: "problem", seconds: 12 });
-    } finally {
-      // The row's leaving may come a moment later than the answer.
-      setTimeout(() => this.#forget(key), 500);
-    }
+    const { resource, id, path, title } = this.#due.get(key);
+    const problem = await ask(this.#client, "DELETE", path).then(() => null, (error) => error);
+    // The row's leaving may come a moment later than the answer.
+    setTimeout(() => {
+      this.#forget(key);
+      // 404: somebody was faster, which is what was wanted, unless the document is still there.
+      const done = !problem || (problem.status === 404 && !this.#shown(resource, id));
+      if (!done) toast(`Not deleted: ${title}. ${words(problem)}`, { kind: "problem", seconds: 12 });
+    }, 500);
   }
 
   #leave = () => {

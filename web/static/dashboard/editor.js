@@ -107,7 +107,7 @@ export class Editor extends EventTarget {
   }
 
   #path(...more) {
-    return [this.#description.name, this.#id, ...more].map(part).join("/");
+    return [this.#description.path, this.#id, ...more].map(part).join("/");
   }
 
   async #load() {
@@ -186,7 +186,7 @@ export class Editor extends EventTarget {
     // Pressing again after a lost answer creates nothing twice.
     const text = JSON.stringify(body);
     if (this.#key?.text !== text) this.#key = { text, key: [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("") };
-    await ask(this.#client, "POST", part(this.#description.name), { body, headers: { "Idempotency-Key": this.#key.key } });
+    await ask(this.#client, "POST", part(this.#description.path), { body, headers: { "Idempotency-Key": this.#key.key } });
     this.element.close();
     toast(`${this.#description.label} created.`);
   }

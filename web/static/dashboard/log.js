@@ -27,7 +27,7 @@ export class Log {
     });
   }
 
-  /** Add an event of a live result; `title` is what its document is called. */
+  /** Add an event of a live result; `title` is what its document is called. Without a `resource` it cannot be opened. */
   add(resource, event, title) {
     this.#waiting.push({ resource, event, title });
     if (this.#waiting.length > MOST) this.#waiting.shift();
@@ -82,8 +82,8 @@ export class Log {
 function line({ resource, event, title }) {
   const time = h("time", { datetime: event.at }, clockText(event.at));
   if (event.op === "note") return h("li.note", {}, time, h("span", {}, title));
-  const gone = event.op === "delete" || event.op === "leave";
-  const name = gone ? h("span.name", {}, title) : h("button.plain.name", { type: "button", dataset: { resource, id: event.id } }, title);
+  const closed = !resource || event.op === "delete" || event.op === "leave";
+  const name = closed ? h("span.name", {}, title) : h("button.plain.name", { type: "button", dataset: { resource, id: event.id } }, title);
   const item = h("li", {}, time, h("span.op", { dataset: { op: event.op } }, OPS[event.op]), name);
   if (event.changed?.length) fill(item, [...item.childNodes], h("span.changed", {}, event.changed.join(", ")));
   return item;

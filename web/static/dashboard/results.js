@@ -27,9 +27,10 @@ export class Results extends EventTarget {
     this.filters.addEventListener("change", ({ detail }) => this.#ask(this.#query.with(detail)));
     this.grid = new Grid(`${labelText(description)}, live`, (field, value) =>
       field.reference && typeof value === "string" ? references.name(field.reference, value) : null);
-    this.grid.addEventListener("open", ({ detail }) => this.#tell("open", detail));
+    // Classes without routes, such as sessions, are only to be looked at.
+    this.grid.addEventListener("open", ({ detail }) => description.path && this.#tell("open", detail));
     this.grid.addEventListener("delete", ({ detail }) => {
-      if (description.may.includes("delete")) this.#tell("delete", { id: detail, title: this.titleOf(detail) });
+      if (description.path && description.may.includes("delete")) this.#tell("delete", { id: detail, title: this.titleOf(detail) });
     });
     this.grid.addEventListener("sort", ({ detail }) => this.#sort(detail));
     this.#listen(references, "change", () => this.grid.redraw());
@@ -89,6 +90,11 @@ export class Results extends EventTarget {
   /** Resolves when the table has everything up to a position. */
   caughtUp(position) {
     return this.#live.caughtUp(position);
+  }
+
+  /** Whether a document is in the result now. */
+  has(id) {
+    return this.#live?.state === "live" && this.#live.etag(id) !== undefined;
   }
 
   close() {
