@@ -27,7 +27,6 @@ from documents import (
     sortable_names,
 )
 
-
 #: Where classes without the generic routes have routes of their own. Sessions have none, nor have an application's.
 _OWN_PATHS = {"users": "users", "files": "files", "api_keys": key_routes.PATH.strip("/")}
 
