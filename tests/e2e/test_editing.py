@@ -113,6 +113,23 @@ def test_deleting_and_undoing(visit: Person, alice: User, title: str) -> None:
     wait_until(lambda: alice.client.get(f"/posts/{gone['id']}").status_code == 404)
 
 
+def test_deleting_on_the_page_of_another_class(visit: Person, alice: User, title: str) -> None:
+    """What the sheet shows is deleted, whatever the page behind it shows."""
+    dashboard = visit(alice.username).wait_until_live()
+    post = post_of(alice, title)
+    line = dashboard.page.locator(".log-list").get_by_role("button", name=title)
+    expect(line).to_be_visible()
+    dashboard.go("#/kinds")
+    expect(dashboard.page.get_by_role("button", name="New kind")).to_be_visible()
+    line.click()
+    expect(dashboard.sheet.get_by_label("Title")).to_have_value(title)
+    dashboard.sheet.get_by_role("button", name="Delete").click()
+    expect(dashboard.page.get_by_role("button", name="Undo")).to_be_visible()
+    # Who leaves sends what is due.
+    dashboard.page.goto("about:blank")
+    wait_until(lambda: alice.client.get(f"/posts/{post['id']}").status_code == 404)
+
+
 def test_moderation(visit: Person, alice: User, moderator: User, title: str) -> None:
     """Moderators have the action, with its reason; without one it is refused at its field. Others do not see it."""
     post = post_of(alice, title, status="published")

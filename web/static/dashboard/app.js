@@ -51,7 +51,7 @@ class Desk {
     this.meters = new Meters(client);
     this.log = new Log((resource, id) => this.#edit(resource, id));
     this.editor = new Editor(client, this.references);
-    this.editor.addEventListener("delete", ({ detail }) => this.deletions.add(this.page.description, detail.id, detail.title));
+    this.editor.addEventListener("delete", ({ detail }) => this.deletions.add(detail.description, detail.id, detail.title));
     this.place = h("div.place");
     this.logSwitch = h("button.quiet", { type: "button", "aria-pressed": "true", title: "Show or hide the event log", on: { click: () => this.#toggleLog() } }, "Events");
     fill(main, this.resources.element, this.place, this.log.element, this.editor.element);
@@ -116,7 +116,7 @@ class Desk {
     page.addEventListener("event", ({ detail }) => {
       this.meters.count();
       this.log.add(description.path ? description.name : null, detail, page.titleOf(detail.id));
-      this.editor.changed(detail);
+      this.editor.changed(description.name, detail);
       if (detail.op !== "update") this.resources.changed(description.name);
     });
     this.#turnTo(page, summary.name, labelText(description));

@@ -11,7 +11,7 @@ import { cellText, timeText } from "./values.js";
 const HOUSEKEEPING = ["created_at", "created_by", "updated_at", "updated_by", "revision", "invalid"];
 let editors = 0;
 
-/** Fires `delete` (detail: id) and `close`. */
+/** Fires `delete` (detail: {description, id, title}) and `close`. */
 export class Editor extends EventTarget {
   #client;
   #description;
@@ -63,9 +63,9 @@ export class Editor extends EventTarget {
     await this.#load();
   }
 
-  /** An event of the live result: it may be about this document. */
-  changed(event) {
-    if (!this.element.open || event.id !== this.#id || this.#busy) return;
+  /** An event of a live result of a class: it may be about this document. */
+  changed(resource, event) {
+    if (!this.element.open || resource !== this.#description.name || event.id !== this.#id || this.#busy) return;
     if (event.op === "delete") this.#tell("This document was deleted by somebody else.");
     else if (this.#differs(event.document)) {
       const fields = event.changed?.map(labelOf).join(", ");
@@ -226,10 +226,9 @@ export class Editor extends EventTarget {
   }
 
   #delete() {
-    const id = this.#id;
-    const title = this.title.textContent;
+    const detail = { description: this.#description, id: this.#id, title: this.title.textContent };
     this.element.close();
-    this.dispatchEvent(new CustomEvent("delete", { detail: { id, title } }));
+    this.dispatchEvent(new CustomEvent("delete", { detail }));
   }
 
   /** Carry out one request, with its button at rest meanwhile, and its problem in the form. */
