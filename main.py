@@ -324,6 +324,7 @@ async def shared_by_workers(settings: Settings) -> AsyncIterator[dict[str, str]]
             variables["HEADWATER_MONGODB_URL"] = url = await embedded.start()
             database = await open_database(url, settings.database)
             stack.push_async_callback(database.close)
+            await refuse_half_imported(database)
             registry = Registry.load(settings.documents)
             await bind_classes(database, registry)
             await install(database, registry, settings.schema_action)

@@ -156,7 +156,8 @@ def _surround(app: FastAPI, settings: Settings) -> None:
     if settings.https_redirect:
         app.add_middleware(TLSRedirect)
     if settings.trusted_hosts:
-        app.add_middleware(TrustedHosts, patterns=settings.trusted_hosts)
+        guarded = bool(settings.metrics_token.get_secret_value())
+        app.add_middleware(TrustedHosts, patterns=settings.trusted_hosts, metrics_guarded=guarded)
     app.add_middleware(RequestLog)
     if settings.otlp_endpoint:
         app.add_middleware(TraceIds)

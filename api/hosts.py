@@ -12,10 +12,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.problems import Problem, problem_answer
 
-#: Probes ask by whatever address and scheme they find the process under.
-HEALTH = "/health/"
 #: RFC 9110, 7.2: a name, an IPv4 address or an IPv6 address in brackets, and perhaps a port.
 _HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?", re.IGNORECASE)
+
+
+#: Probes ask by whatever address and scheme they find the process under; so does Prometheus, which cannot be told
+#: another name than that of what it scrapes. Nothing in these answers is built from it.
+HEALTH = "/health/"
+METRICS = "/metrics"
 
 
 def is_host_pattern(text: str) -> bool:
@@ -28,19 +32,24 @@ class TrustedHosts:
     """ASGI middleware that refuses requests and WebSockets for other hosts than `patterns`, with 400.
 
     Against pages of a foreign domain that is made to resolve to this server (DNS rebinding), and links with a foreign
-    host in what is built from the header.
+    host in what is built from the header. Not for `/health/`, nor for `/metrics` where a token guards that: without
+    one it is for this machine, and so for the browsers on it, which a foreign domain could send there.
     """
 
-    def __init__(self, app: ASGIApp, patterns: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, patterns: Sequence[str], *, metrics_guarded: bool = False) -> None:
         self._app = app
         self._patterns = [pattern.lower() for pattern in patterns]
+        self._metrics_guarded = metrics_guarded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
-        if scope["type"] not in ("http", "websocket") or scope["path"].startswith(HEALTH) or self._trusts(scope):
+        if scope["type"] not in ("http", "websocket") or self._is_free(scope["path"]) or self._trusts(scope):
             await self._app(scope, receive, send)
             return
         await problem_answer(Problem(400, "This server does not answer for this host."), scope)(scope, receive, send)
+
+    def _is_free(self, path: str) -> bool:
+        return path.startswith(HEALTH) or (self._metrics_guarded and path == METRICS)
 
     def _trusts(self, scope: Scope) -> bool:
         found = _HOST.fullmatch(Headers(scope=scope).get("host", ""))
@@ -55,7 +64,10 @@ class TrustedHosts:
 
 
 class TLSRedirect:
-    """ASGI middleware that sends requests which came without TLS to the same address with it (308 keeps the method)."""
+    """ASGI middleware that sends requests which came without TLS to the same address with it (308 keeps the method).
+
+    Not for `/health/` and `/metrics`.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -63,7 +75,8 @@ class TLSRedirect:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         plain = {"http": "https", "ws": "wss"}.get(scope.get("scheme", ""))
-        if scope["type"] not in ("http", "websocket") or plain is None or scope["path"].startswith(HEALTH):
+        free = scope["path"].startswith(HEALTH) or scope["path"] == METRICS
+        if scope["type"] not in ("http", "websocket") or plain is None or free:
             await self._app(scope, receive, send)
             return
         found = _HOST.fullmatch(Headers(scope=scope).get("host", ""))

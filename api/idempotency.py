@@ -7,10 +7,11 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
 
 from api.callers import challenge_unless_signed_in
 from api.problems import Problem, problem_of
@@ -103,7 +104,8 @@ async def once(
     try:
         response = await run(attempt)
     except Exception as error:
-        refused = problem_of(error).status < 500
+        # Of an upload that breaks off nothing is kept.
+        refused = isinstance(error, ClientDisconnect) or problem_of(error).status < 500
         # If this fails too, the claim runs out by itself.
         with contextlib.suppress(DocumentsError):
             if refused or again is not None:
@@ -194,6 +196,17 @@ def _kept(response: Response, attempt: Attempt, principal: Principal) -> KeptAns
     return KeptAnswer(response.status_code, headers, body, _rights(principal), shows=attempt.shown)
 
 
+def _still_good(headers: Mapping[str, str], services: Services) -> dict[str, str]:
+    """Without a position from before the secret was changed: nothing could be read from there, or caught up to."""
+    kept = dict(headers)
+    with contextlib.suppress(KeyError):
+        try:
+            services.positions.decode(kept["X-Position"])
+        except InvalidInput:
+            del kept["X-Position"]
+    return kept
+
+
 async def _given_again(
     kept: KeptAnswer,
     principal: Principal,
@@ -210,7 +223,7 @@ async def _given_again(
     else:
         raise gone()
     if kept.body is not None and kept.rights == _rights(principal):
-        response = Response(kept.body, status_code=kept.status, headers=dict(kept.headers))
+        response = Response(kept.body, status_code=kept.status, headers=_still_good(kept.headers, services))
     elif response is None:
         raise gone()
     response.headers[REPLAYED] = "true"

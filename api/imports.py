@@ -172,9 +172,10 @@ class _Body:
         self._ahead: asyncio.Task[Message] | None = None
 
     async def begin(self) -> None:
-        """Wait for the first chunk."""
+        """Wait for the first chunk. Raises what says that none comes: nothing has been answered yet."""
         self._ahead = asyncio.ensure_future(self._receive())
         await asyncio.wait({self._ahead})
+        self._ahead.result()
 
     async def close(self) -> None:
         """Stop reading."""

@@ -85,18 +85,11 @@ class Probes:
             await self._canary.remove()
 
     async def _told(self, workers: Sequence[Stored], probes: dict[str, ClientConnection]) -> list[Delays]:
-        clock = asyncio.get_running_loop().time
-        await asyncio.gather(*map(_subscribe, probes.values()))
-        async with asyncio.TaskGroup() as group:
-            hearing = {worker: group.create_task(self._hears(probe, "create")) for worker, probe in probes.items()}
+        await asyncio.gather(*map(self._subscribe, probes.values()))
+        async with self._hearing(probes, "create") as direct:
             spare = await self._canary.sign_in()
-            written = clock()
-        direct = {worker: _milliseconds(task.result(), written) for worker, task in hearing.items()}
-        async with asyncio.TaskGroup() as group:
-            hearing = {worker: group.create_task(self._hears(probe, "update")) for worker, probe in probes.items()}
+        async with self._hearing(probes, "update") as by_api:
             await self._sign_out(spare.refresh_token)
-            written = clock()
-        by_api = {worker: _milliseconds(task.result(), written) for worker, task in hearing.items()}
         return [
             Delays(
                 id=str(worker["_id"]),
@@ -109,6 +102,21 @@ class Probes:
             )
             for worker in workers
         ]
+
+    @contextlib.asynccontextmanager
+    async def _hearing(self, probes: dict[str, ClientConnection], op: str) -> AsyncIterator[dict[str, float | None]]:
+        """Milliseconds from the end of the block to the event at each probe; None where none came. Known afterwards."""
+        hearing = {worker: asyncio.ensure_future(self._hears(probe, op)) for worker, probe in probes.items()}
+        delays: dict[str, float | None] = {}
+        try:
+            yield delays
+            written = asyncio.get_running_loop().time()
+            for worker, task in hearing.items():
+                delays[worker] = _milliseconds(await task, written)
+        finally:
+            for task in hearing.values():
+                task.cancel()
+            await asyncio.gather(*hearing.values(), return_exceptions=True)
 
     async def _reach(
         self, stack: contextlib.AsyncExitStack, token: str, workers: Sequence[str]
@@ -188,6 +196,15 @@ class Probes:
             raise ProbeFailed(message, "Name the server's address: --url") from None
         return str(welcome.get("connection"))
 
+    async def _subscribe(self, connection: ClientConnection) -> None:
+        """To sessions. One who is refused, or sent away, hears of nothing afterwards, which says it."""
+        with contextlib.suppress(TimeoutError, ConnectionClosed):
+            async with asyncio.timeout(self._patience):
+                subscribe = {"type": "subscribe", "id": "canary", "resource": SESSIONS, "snapshot": False}
+                await connection.send(json.dumps(subscribe))
+                while json.loads(await connection.recv())["type"] not in ("ready", "error"):
+                    pass
+
     async def _hears(self, connection: ClientConnection, op: str) -> float | None:
         """When the event came; None when it did not."""
         with contextlib.suppress(TimeoutError, ConnectionClosed):
@@ -217,13 +234,6 @@ class Probes:
     def _open(self, request: urllib.request.Request) -> None:
         with urllib.request.urlopen(request, timeout=self._patience, context=self._ssl):  # noqa: S310 - see above
             pass
-
-
-async def _subscribe(connection: ClientConnection) -> None:
-    subscribe = {"type": "subscribe", "id": "canary", "resource": SESSIONS, "snapshot": False}
-    await connection.send(json.dumps(subscribe))
-    while json.loads(await connection.recv())["type"] != "ready":
-        pass
 
 
 def _milliseconds(heard: float | None, written: float) -> float | None:

@@ -17,7 +17,7 @@ from documents.aggregates import MAX_VALUES, Aggregates, DistinctField, Rows, pa
 from documents.api_keys import ApiKeys
 from documents.audit import Audit, AuditEvent
 from documents.backup_export import export_backup
-from documents.backup_import import import_backup, refuse_half_imported
+from documents.backup_import import abandon_import, import_backup, refuse_half_imported
 from documents.backups import BackupRefused, Folder, Manifest, Progress, with_contents
 from documents.broken import BrokenDocuments
 from documents.bulk import Bulk, Operation, OperationFailed, Outcome, OutOfTime, Verb
@@ -272,6 +272,7 @@ __all__ = [
     "Verb",
     "VisibleTo",
     "Workers",
+    "abandon_import",
     "allotted_id",
     "always",
     "anyone",

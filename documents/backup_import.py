@@ -7,7 +7,7 @@ like a whole one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from documents.errors import DatabaseRefused
 
 _META: Final = "headwater_meta"
 _MARK: Final = "import"
+_ABANDON: Final = "`python main.py import --abandon`, which leaves there what it has written"
 #: Lines and bytes in one write.
 _BATCH_LINES: Final = 500
 _BATCH_BYTES: Final = 8 << 20
@@ -61,13 +62,22 @@ async def import_backup(
     return manifest
 
 
+async def abandon_import(database: Database) -> None:
+    """Forget an import that has not ended; what it has written stays. Raises BackupRefused when there is none."""
+    with driver_errors():
+        found = await database.latest(_META).delete_one({"_id": _MARK})
+    if not found.deleted_count:
+        raise BackupRefused(f"no import into {database.name} is under way")
+
+
 async def refuse_half_imported(database: Database) -> None:
     """Raises DatabaseRefused while an import has begun and not ended."""
     with driver_errors():
         mark = await database.latest(_META).find_one({"_id": _MARK})
     if mark is not None:
         raise DatabaseRefused(
-            f"an import into {database.name} has not ended: run the same `python main.py import` again, which goes on"
+            f"an import into {database.name} has not ended: run the same `python main.py import` again, which goes on,"
+            f" or give it up: {_ABANDON}"
         )
 
 
@@ -81,8 +91,8 @@ async def _begin(
         if mark is not None:
             if (mark["backup"], mark["collections"], mark["overwrite"]) != (manifest.id, list(names), overwrite):
                 raise BackupRefused(
-                    "another import into this database has not ended: finish it with the same options, or drop the"
-                    " database"
+                    "another import into this database has not ended: finish it with the same options, or give it up:"
+                    f" {_ABANDON}"
                 )
             return True, {part["name"]: part["lines"] for part in mark["done"]}
         if not overwrite:
@@ -122,7 +132,7 @@ async def _import(
             except BulkWriteError as error:
                 first = error.details["writeErrors"][0] if error.details.get("writeErrors") else {}
                 place = f"{folder.file(name)}, line {line + first.get('index', 0) + 1}"
-                raise BackupRefused(f"{place}: the database refuses it (error {first.get('code')})") from None
+                raise BackupRefused(f"{place}: the database refuses it ({_reason(first)})") from None
             except (DocumentTooLarge, OperationFailure) as error:
                 raise BackupRefused(f"{folder.file(name)}: the database refuses lines ({error})") from None
             line += len(lines)
@@ -132,8 +142,16 @@ async def _import(
         on_progress(name, line, total)
     with driver_errors():
         stored = await database.raw[name].count_documents({})
-    if stored < total or (stored > total and not overwrite):
+        indexes = (await database.raw[name].index_information()).values()
+    # Where documents have an end, the database removes those whose end has come.
+    expiring = any("expireAfterSeconds" in index for index in indexes)
+    if (stored < total and not expiring) or (stored > total and not overwrite):
         raise BackupRefused(f"{name} has {stored} documents and should have {total}: somebody else writes to it")
+
+
+def _reason(refusal: Mapping[str, Any]) -> str:
+    keys = ", ".join(refusal.get("keyPattern") or {})
+    return f"another document has the same {keys}" if keys else f"error {refusal.get('code')}"
 
 
 async def _write(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import re
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
@@ -78,6 +79,14 @@ def driver_errors() -> Iterator[None]:
         if error.code in _AWAY_CODES or any(map(error.has_error_label, _PASSING)):
             raise DatabaseAway(f"the database cannot answer now (error {error.code})") from error
         raise
+
+
+def _unless_quoting(url: str, message: object) -> str:
+    """What the driver says of a URL, unless it may take a part of the password for a host, a database or an option."""
+    userinfo, at, _ = url.partition("://")[2].rpartition("@")
+    if at and (userinfo.count(":") > 1 or re.search(r"[/?#@\[\]]", userinfo)):
+        return "in the user name and the password : / ? # [ ] @ and % must be percent-encoded (RFC 3986, 2.1)"
+    return str(message)
 
 
 def _index_fields(error: DuplicateKeyError) -> list[str]:
@@ -174,7 +183,7 @@ class MongoDatabase:
                 event_listeners=[pool],
             )
         except (InvalidURI, ConfigurationError, ValueError, OSError) as error:  # OSError: a file for TLS
-            raise DatabaseRefused(f"HEADWATER_MONGODB_URL is not usable: {error}") from None
+            raise DatabaseRefused(f"HEADWATER_MONGODB_URL is not usable: {_unless_quoting(url, error)}") from None
         database = cls(client, name, pool)
         try:
             with driver_errors():
@@ -185,14 +194,15 @@ class MongoDatabase:
                 database.id = await _database_id(database.latest("headwater_meta"))
         except ConfigurationError as error:  # the names of mongodb+srv:// are looked up only now
             client.close()
-            raise DatabaseRefused(f"HEADWATER_MONGODB_URL is not usable: {error}") from None
+            raise DatabaseRefused(f"HEADWATER_MONGODB_URL is not usable: {_unless_quoting(url, error)}") from None
         except OperationFailure as error:
             client.close()
             raise DatabaseRefused(f"the MongoDB server at {place} refuses: {reason_of(error)}") from None
         except DatabaseAway as error:
             client.close()
             # The driver's message goes on with its view of the whole topology.
-            reason = str(error.__cause__ or error).split(" (configured")[0].split(", Timeout")[0]
+            cause = str(error.__cause__ or error).split(" (configured")[0].split(", Timeout")[0]
+            reason = _unless_quoting(url, cause)
             raise DatabaseAway(f"no MongoDB server answers at {place} ({reason})") from None
         except DocumentsError:
             client.close()

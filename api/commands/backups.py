@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -21,11 +21,14 @@ from documents import (
     Folder,
     Manifest,
     Progress,
+    abandon_import,
     export_backup,
     import_backup,
     install,
     with_contents,
 )
+
+T = TypeVar("T")
 
 _Resources = Annotated[
     list[str] | None,
@@ -54,17 +57,26 @@ async def _export(settings: Settings, folder: Path, resources: list[str] | None)
 
 
 def import_(
-    folder: Annotated[Path, typer.Argument(help="What `export` has written.")],
+    folder: Annotated[Path | None, typer.Argument(help="What `export` has written.", show_default=False)] = None,
     resource: _Resources = None,
     overwrite: Annotated[
         bool, typer.Option(help="Into collections that have documents: those of the same _id are replaced.")
+    ] = False,
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="Give up an import that has not ended. What it has written stays.")
     ] = False,
 ) -> None:
     """Put an export into the database, byte for byte. After an interruption the same import goes on.
 
     Until it has, no server starts on that database. Indexes and validators come from the document classes.
     """
+    if (folder is None) != abandon:
+        raise typer.BadParameter("either the folder of an export, or --abandon")
     settings = settings_or_exit()
+    if folder is None:
+        _run(_abandon(settings), "command")
+        say(f"The import into {settings.database} is given up. What it has written is there.")
+        return
     manifest = _run(_import(settings, folder, resource, overwrite=overwrite), "import")
     say(f"{_summary(manifest, resource)} are in {settings.database}.")
 
@@ -78,7 +90,12 @@ async def _import(settings: Settings, folder: Path, resources: list[str] | None,
             return await import_backup(database, Folder(folder), chosen, on_progress, overwrite=overwrite)
 
 
-def _run(work: Coroutine[None, None, Manifest], name: str) -> Manifest:
+async def _abandon(settings: Settings) -> None:
+    async with database_at_hand(settings) as (database, _):
+        await abandon_import(database)
+
+
+def _run(work: Coroutine[None, None, T], name: str) -> T:
     try:
         return asyncio.run(work)
     except DocumentsError as error:

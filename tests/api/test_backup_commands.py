@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from pymongo import MongoClient
 
+from documents.embedded import EmbeddedDatabase
 from tests.api.conftest import Starter
 from tests.api.servers import ROOT, environment, refused_start
 
@@ -48,6 +50,30 @@ def test_from_one_database_to_another(tmp_path: Path, server_settings: Starter, 
     code, output = refused_start(tmp_path, target)
     assert code == 1
     assert "has not ended: run the same `python main.py import` again" in output
+    given_up = f"The import into {target['HEADWATER_DATABASE']} is given up. What it has written is there.\n"
+    assert run(tmp_path, target, "import", "--abandon") == (0, given_up)
+    code, output = run(tmp_path, target, "import", "--abandon")
+    assert (code, output) == (1, f"headwater: no import into {target['HEADWATER_DATABASE']} is under way\n")
+    for arguments in ([], ["backup", "--abandon"]):
+        code, output = run(tmp_path, target, "import", *arguments)
+        assert (code, "either the folder of an export, or --abandon" in output) == (2, True)
+
+
+async def test_several_workers_on_half_an_import(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    """Do not start, and the one process that starts them writes nothing first, no admin either."""
+    port = free_port()
+    embedded = EmbeddedDatabase(tmp_path / "data", port, durable=False)
+    settings = {
+        "HEADWATER_EMBEDDED_PORT": str(port),
+        "HEADWATER_DATA_DIR": str(tmp_path / "data"),
+        "HEADWATER_PORT": str(free_port()),
+        "HEADWATER_WORKERS": "2",
+    }
+    with MongoClient[dict[str, Any]](await embedded.start()) as client:
+        client["headwater"]["headwater_meta"].insert_one({"_id": "import"})
+    await embedded.stop()
+    code, output = await asyncio.to_thread(refused_start, tmp_path, settings)
+    assert (code, "has not ended" in output, "admin was created" in output) == (1, True, False)
 
 
 def test_folder_that_is_none(tmp_path: Path, server_settings: Starter) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -242,6 +246,76 @@ def test_canary_of_one_who_was_killed(clinic: Clinic) -> None:
         assert clinic.mongo["users"].distinct("username", {"username": {"$in": names}}) == sorted(names[1:])
     finally:
         clinic.mongo["users"].delete_many({"username": {"$in": names}})
+
+
+class _Between(socketserver.StreamRequestHandler):
+    """Stands between clients and the server: signing out is answered with 503, or who subscribes is disconnected."""
+
+    #: Nothing of the body is taken with the head.
+    rbufsize = 0
+    server: Between
+
+    def handle(self) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += self.rfile.readline()
+        if self.server.refuses and head.startswith(b"POST "):
+            self.wfile.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return
+        with socket.create_connection(("127.0.0.1", self.server.target)) as onward:
+            onward.sendall(head)
+            back = threading.Thread(target=self._back, args=(onward,))
+            back.start()
+            cuts = self.server.cuts and head.startswith(b"GET ")
+            while (part := self.connection.recv(65_536)) and not cuts:
+                onward.sendall(part)
+            onward.shutdown(socket.SHUT_RDWR)
+            back.join()
+
+    def _back(self, onward: socket.socket) -> None:
+        while part := onward.recv(65_536):
+            self.connection.sendall(part)
+
+
+class Between(socketserver.ThreadingTCPServer):
+    """See `_Between`."""
+
+    def __init__(self, target: int, *, refuses: bool, cuts: bool) -> None:
+        super().__init__(("127.0.0.1", 0), _Between)
+        self.target, self.refuses, self.cuts = target, refuses, cuts
+
+
+@contextlib.contextmanager
+def between(server: Server, *, refuses: bool = False, cuts: bool = False) -> Iterator[str]:
+    """The address of one who stands between."""
+    with Between(server.port, refuses=refuses, cuts=cuts) as listening:
+        serving = threading.Thread(target=listening.serve_forever, args=(0.05,))
+        serving.start()
+        try:
+            yield f"http://127.0.0.1:{listening.server_address[1]}"
+        finally:
+            listening.shutdown()
+            serving.join()
+
+
+def test_server_that_is_overloaded(clinic: Clinic) -> None:
+    """It answers with 503 while it is examined: that is said, in words, and nothing stays behind."""
+    with between(clinic.server, refuses=True) as url:
+        code, output = clinic.examine("--url", url)
+    assert (code, len(failed(output))) == (1, 1)
+    assert "/auth/logout was answered with 503" in failed(output)[0]
+    assert "Traceback" not in output
+    assert clinic.leftovers == []
+
+
+def test_connections_that_break(clinic: Clinic) -> None:
+    """Each worker's, when it subscribes: none has told of a change."""
+    with between(clinic.server, cuts=True) as url:
+        code, output = clinic.examine("--url", url)
+    assert code == 1
+    unheard = [line for line in failed(output) if "no event of the direct and the API write" in line]
+    assert len(unheard) == WORKERS, output
+    assert "Traceback" not in output
 
 
 def test_no_server(

@@ -73,6 +73,11 @@ async def test_host(host: str, status: int) -> None:
             problem(answer, 400, "bad_request")
         # Probes ask by the address of the machine.
         assert (await asking.get("/health/live", headers={"Host": host})).status_code == 200
+        assert (await asking.get("/metrics", headers={"Host": host})).status_code == status
+    async with client(TrustedHosts(PLAIN, ["api.example.org"], metrics_guarded=True)) as asking:
+        # So does Prometheus, where a token keeps others out.
+        assert (await asking.get("/metrics", headers={"Host": host})).status_code == 200
+        assert (await asking.get("/metrics/", headers={"Host": "evil.example"})).status_code == 400
 
 
 async def handshake(app: ASGIApp, *, denial: bool, **scope: Any) -> list[dict[str, Any]]:
@@ -125,10 +130,11 @@ async def test_plain_port_in_the_host() -> None:
 
 
 async def test_request_with_tls() -> None:
-    """Goes through; so do probes without."""
+    """Goes through; so do probes and Prometheus without."""
     async with client(TLSRedirect(PLAIN)) as asking:
         assert (await asking.get("https://api.example.org/a")).status_code == 200
         assert (await asking.get("http://10.0.0.1/health/live")).status_code == 200
+        assert (await asking.get("http://10.0.0.1:8000/metrics")).status_code == 200
         problem(await asking.get("http://api.example.org/a", headers={"Host": "a b"}), 400, "bad_request")
 
 

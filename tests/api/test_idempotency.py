@@ -91,6 +91,19 @@ def test_same_request(alice: User, key: str, title: str, mongo: Database[dict[st
     assert index["expireAfterSeconds"] == 0
 
 
+def test_answer_from_before_the_secret_was_changed(
+    alice: User, key: str, title: str, mongo: Database[dict[str, Any]]
+) -> None:
+    """Is given again, without its position, which says nothing any more."""
+    first = create(alice, key, title=title)
+    foreign = first.headers["x-position"][:-8] + "00000000"
+    claim = claim_of(mongo, first.json()["id"])
+    mongo[CLAIMS].update_one({"_id": claim["_id"]}, {"$set": {"answer.headers.X-Position": foreign}})
+    again = create(alice, key, title=title)
+    assert (again.status_code, again.content) == (201, first.content)
+    assert "x-position" not in again.headers
+
+
 def test_another_body(alice: User, key: str, title: str) -> None:
     """Is a mistake of the client's: nothing is created, and the key keeps its answer."""
     first = create(alice, key, title=title)

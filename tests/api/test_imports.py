@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from pymongo.database import Database
+from starlette.types import Message
 
+from api.imports import _Body
+from api.problems import Problem
 from tests.api.servers import Server, User, wait_until
 from tests.api.test_errors import KEYS, problem, raw
 
@@ -199,6 +203,19 @@ def test_large_body(server: Server, alice: User) -> None:
     found = results(send(alice.client, (line for _ in range(500))))
     assert [result["status"] for result in found] == [422] * 500
     assert resident_bytes(server.process.pid) - before < 15_000_000 < 500 * len(line)
+
+
+async def test_body_that_never_begins() -> None:
+    """Is refused before anything is answered."""
+
+    async def receive() -> Message:
+        raise Problem(408, "No more of the body has come.")
+
+    body = _Body(receive, 1_000, 1_000)
+    with pytest.raises(Problem) as refused:
+        await body.begin()
+    assert refused.value.status == 408
+    await body.close()
 
 
 def test_body_that_is_too_large(server: Server, alice: User) -> None:

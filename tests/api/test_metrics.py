@@ -158,7 +158,13 @@ def workers(
     """Two workers with Redis, for a Prometheus with a token. One of them is killed at the end."""
     folder = tmp_path_factory.mktemp("workers")
     with running_redis(folder, free_port()) as redis:
-        settings = server_settings(workers="2", redis_url=redis.url, metrics_token=TOKEN, login_rate_limit="3/hour")
+        settings = server_settings(
+            workers="2",
+            redis_url=redis.url,
+            metrics_token=TOKEN,
+            login_rate_limit="3/hour",
+            trusted_hosts="127.0.0.1",
+        )
         with serving(folder, free_port(), settings) as server:
             server.secrets.append(TOKEN)
             wait_until(lambda: len(alive(server)) == 2)
@@ -180,6 +186,13 @@ def test_wrong_token(workers: Server, given: str | None) -> None:
 def test_token_from_elsewhere(workers: Server) -> None:
     """With the token a Prometheus may be anywhere."""
     assert scrape(workers, TOKEN, **{"X-Forwarded-For": "203.0.113.9"})
+
+
+def test_address_that_prometheus_names(workers: Server) -> None:
+    """It says which machine it scrapes, and not the host that people know; nobody else may."""
+    pod = {"Host": "10.1.2.3:8000"}
+    assert scrape(workers, TOKEN, **pod)
+    problem(httpx.get(f"{workers.url}/api/v1/posts", headers=pod), 400, "bad_request")
 
 
 def test_refused_sign_ins(workers: Server) -> None:

@@ -260,6 +260,25 @@ def test_live(server: Server, alice: User, bob: User, moderator: User) -> None:
             assert connection.answers_ping()
 
 
+def test_connection_that_is_lost(server: Server, alice: User, mongo: Mongo) -> None:
+    """In the middle of an upload: with its key it can be sent again, for nothing was kept of it."""
+    name, claims = f"{uuid.uuid4().hex}.txt", mongo["headwater_idempotency"]
+    before = set(claims.distinct("_id"))
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        head = (
+            f"POST /api/v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\n"
+            f"Idempotency-Key: {name}\r\nContent-Length: 100000\r\n"
+            "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        )
+        begun = f'--b\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\nwat'
+        connection.sendall((head + begun).encode())
+        wait_until(lambda: set(claims.distinct("_id")) - before)
+    wait_until(lambda: not set(claims.distinct("_id")) - before)
+    answer = alice.client.post("/files", files={"files": (name, b"water")}, headers={"Idempotency-Key": name})
+    assert answer.status_code == 201
+    assert "idempotency-replayed" not in answer.headers
+
+
 def test_sent_again(alice: User, mongo: Mongo) -> None:
     """With a key an upload is carried out once; its answer is given again as long as the files are there."""
     client, name = alice.client, f"{uuid.uuid4().hex}.txt"

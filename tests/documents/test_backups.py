@@ -34,6 +34,7 @@ from documents import (
     Database,
     DatabaseRefused,
     Folder,
+    abandon_import,
     export_backup,
     import_backup,
     open_database,
@@ -367,11 +368,44 @@ async def test_unique_index(source: Database, target: Database, tmp_path: Path) 
     await target.raw["mixed"].create_index("n", unique=True)
     await source.raw["mixed"].update_one({"_id": 299}, {"$set": {"n": 0}})
     await export_backup(source, folder, None, silent)
-    with pytest.raises(BackupRefused, match=r"mixed\.ndjson, line 300: the database refuses it \(error 11000\)"):
+    refused = r"mixed\.ndjson, line 300: the database refuses it \(another document has the same n\)"
+    with pytest.raises(BackupRefused, match=refused):
         await import_backup(target, folder, None, silent)
     await target.raw["mixed"].drop_index("n_1")
     await import_backup(target, folder, None, silent)
     assert await contents(target) == await contents(source)
+
+
+async def test_documents_that_have_an_end(source: Database, target: Database, tmp_path: Path) -> None:
+    """May be removed by the database while an import is under way, or interrupted; it ends well all the same."""
+    folder = Folder(tmp_path / "backup")
+    await source.raw["brief"].insert_many(
+        [{"_id": n, "ends_at": dt.datetime(2020, 1, 1, tzinfo=dt.UTC)} for n in range(3)]
+    )
+    await export_backup(source, folder, None, silent)
+    await target.raw["brief"].create_index("ends_at", expireAfterSeconds=0)
+    with pytest.raises(Interrupted):
+        await import_backup(target, folder, None, interrupting("files", 1))
+    await target.raw["brief"].delete_many({"_id": {"$gt": 0}})
+    await import_backup(target, folder, None, silent)
+    await refuse_half_imported(target)
+    assert len((await contents(target))["mixed"]) == 610
+
+
+async def test_giving_up(source: Database, target: Database, tmp_path: Path) -> None:
+    """An import that cannot end: what it has written stays, and servers and other imports may begin."""
+    folder = Folder(tmp_path / "backup")
+    await export_backup(source, folder, None, silent)
+    with pytest.raises(BackupRefused, match=r"no import into .* is under way"):
+        await abandon_import(target)
+    with pytest.raises(Interrupted):
+        await import_backup(target, folder, None, interrupting("mixed", 500))
+    with pytest.raises(DatabaseRefused, match="import --abandon"):
+        await refuse_half_imported(target)
+    await abandon_import(target)
+    await refuse_half_imported(target)
+    assert len((await contents(target))["mixed"]) >= 500
+    await import_backup(target, folder, ["types"], silent)
 
 
 async def test_folders_that_are_something_else(source: Database, tmp_path: Path) -> None:

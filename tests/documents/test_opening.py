@@ -59,6 +59,10 @@ async def test_database_whose_changes_cannot_be_followed(mongodb_url: str, datab
         f"mongodb://localhost/?tls=true&tlsCertificateKeyFile={__file__}",
         "mongodb://name:pass/word@localhost",
         "mongodb://name:pass:word@localhost",
+        "mongodb://name:start/pass/word@localhost:27017/?replicaSet=rs0",
+        "mongodb://name:start/pass-word@localhost:27017/?replicaSet=rs0",
+        "mongodb://name:start/pass/word@db.example.org/",
+        "mongodb://name:start@pass:word@localhost/",
     ],
 )
 async def test_url_that_cannot_be_used(url: str) -> None:
@@ -66,5 +70,5 @@ async def test_url_that_cannot_be_used(url: str) -> None:
     with pytest.raises(DatabaseRefused, match=r"^HEADWATER_MONGODB_URL is not usable: ") as caught:
         await open_database(url, "headwater")
     assert "pass/" not in str(caught.value)
-    assert "pass:" not in str(caught.value)
+    assert "pass" not in str(caught.value).replace("password", "")
     assert "\n" not in str(caught.value)
