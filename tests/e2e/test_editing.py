@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.api.servers import User, wait_until
 from tests.e2e.browsers import Dashboard
@@ -91,6 +91,45 @@ def test_form_that_another_overtakes(visit: Person, alice: User, title: str) -> 
     dashboard.sheet.get_by_role("button", name="Save").click()
     expect(dashboard.sheet).to_have_count(0)
     assert alice.client.get(f"/posts/{post['id']}").json()["tags"] == ["mine"]
+
+
+def test_typing_while_a_change_is_fetched(visit: Person, alice: User, title: str) -> None:
+    """What was written between somebody's change and its arrival stays, and so does what the other wrote."""
+    post = post_of(alice, title, status="published")
+    dashboard = opened(visit(alice.username).wait_until_live(), title)
+    body, address = dashboard.sheet.get_by_label("Body"), f"**/api/v1/posts/{post['id']}"
+    held: list[Route] = []
+    dashboard.page.route(address, lambda route: held.append(route), times=1)
+    with dashboard.page.expect_request(address):
+        alice.client.patch(f"/posts/{post['id']}", json={"tags": ["theirs"]})
+    body.fill("Mine.")
+    assert held
+    for route in held:
+        route.continue_()
+    expect(dashboard.page.locator(".notice")).to_contain_text("What you wrote is kept")
+    expect(body).to_have_value("Mine.")
+    dashboard.sheet.get_by_role("button", name="Save").click()
+    expect(dashboard.sheet).to_have_count(0)
+    stored = alice.client.get(f"/posts/{post['id']}").json()
+    assert (stored["body"], stored["tags"]) == ("Mine.", ["theirs"])
+
+
+def test_form_that_is_read_anew(visit: Person, alice: User, moderator: User, title: str) -> None:
+    """The focus stays in its field; the form of an action stays altogether."""
+    post = post_of(alice, title, status="published")
+    dashboard = opened(visit(alice.username).wait_until_live(), title)
+    dashboard.sheet.get_by_label("Body").focus()
+    acting = opened(visit(moderator.username).wait_until_live(), title)
+    acting.sheet.get_by_role("button", name="Moderate").click()
+    expect(acting.sheet.get_by_label("Reason")).to_be_visible()
+    alice.client.patch(f"/posts/{post['id']}", json={"tags": ["theirs"]})
+    expect(dashboard.sheet.get_by_label("Tags")).to_have_value("theirs")
+    expect(dashboard.sheet.get_by_label("Body")).to_be_focused()
+    expect(acting.page.locator(".notice")).to_contain_text("Somebody changed this document: Tags.")
+    expect(acting.sheet.get_by_label("Reason")).to_be_visible()
+    acting.sheet.get_by_role("button", name="Back").click()
+    expect(acting.sheet.get_by_label("Tags")).to_have_value("theirs")
+    expect(acting.page.locator(".notice")).to_be_hidden()
 
 
 def test_deleting_and_undoing(visit: Person, alice: User, title: str) -> None:

@@ -22,6 +22,8 @@ export class Editor extends EventTarget {
   #form = null;
   #key = null;
   #busy = false;
+  /** Whether the form is that of an action. */
+  #acting = false;
   /** Answers that come after the sheet shows something else are dropped. */
   #turn = 0;
 
@@ -69,11 +71,19 @@ export class Editor extends EventTarget {
     if (event.op === "delete") this.#tell("This document was deleted by somebody else.");
     else if (this.#differs(event.document)) {
       const fields = event.changed?.map(labelOf).join(", ");
-      if (!this.#form?.changed) this.#load();
-      else {
-        this.#tell(`Somebody changed this document${fields ? `: ${fields}` : ""}. What you wrote is kept; saving puts it on top.`);
-      }
+      const text = `Somebody changed this document${fields ? `: ${fields}` : ""}.`;
+      if (this.#begun) this.#keep(text);
+      else this.#load(text);
     }
+  }
+
+  /** Whether there is what a reload would take away: something written, or the form of an action. */
+  get #begun() {
+    return this.#acting || Boolean(this.#form?.changed);
+  }
+
+  #keep(text) {
+    this.#tell(this.#acting ? text : `${text} What you wrote is kept; saving puts it on top.`);
   }
 
   close() {
@@ -90,7 +100,7 @@ export class Editor extends EventTarget {
     this.#description = description;
     this.#id = id;
     this.#document = this.#etag = this.#form = null;
-    this.#busy = false;
+    this.#busy = this.#acting = false;
     this.notice.hidden = true;
     fill(this.foot);
   }
@@ -110,23 +120,51 @@ export class Editor extends EventTarget {
     return [this.#description.path, this.#id, ...more].map(part).join("/");
   }
 
-  async #load() {
+  /** Read the document and show it; `because` of somebody's change, only if the person has begun nothing meanwhile. */
+  async #load(because = null) {
     const turn = this.#turn;
+    let answer, problem;
     try {
-      const { content, etag } = await ask(this.#client, "GET", this.#path());
-      if (turn !== this.#turn) return;
-      this.#document = content;
-      this.#etag = etag;
+      answer = await ask(this.#client, "GET", this.#path());
     } catch (error) {
-      if (turn === this.#turn) fill(this.content, h("p.problem", { role: "alert" }, words(error)));
+      problem = error;
+    }
+    if (turn !== this.#turn) return;
+    if (because && this.#begun) {
+      // With the former etag, so that saving finds out what has changed.
+      this.#keep(because);
       return;
     }
+    this.#acting = false;
+    if (problem) {
+      this.#form = null;
+      fill(this.content, h("p.problem", { role: "alert" }, words(problem)));
+      return;
+    }
+    this.#document = answer.content;
+    this.#etag = answer.etag;
+    this.notice.hidden = true;
+    this.#keepFocus(() => this.#draw());
+  }
+
+  /** Draw, and give the focus to the successor of what had it. */
+  #keepFocus(draw) {
+    const nameOf = (one) => one.name || one.textContent;
+    const former = nameOf(document.activeElement);
+    const likes = () => [...this.element.querySelectorAll("input, select, textarea, button")].filter((one) => nameOf(one) === former);
+    const place = likes().indexOf(document.activeElement);
+    draw();
+    likes()[place]?.focus();
+  }
+
+  #draw() {
     const description = this.#description;
     this.title.textContent = cellText(this.#document[description.title], "string") || this.#id;
     if (description.update && description.may.includes("update")) {
       // The create form tells defaults and limits of a field as it stands in a document.
       this.#write(fieldsOf(description.create ?? description.update), this.#document, "Save", () => this.#save());
     } else {
+      this.#form = null;
       fill(this.content, this.#facts(description.columns.map((field) => field.name)));
       fill(this.foot, this.#buttons());
     }
@@ -170,6 +208,7 @@ export class Editor extends EventTarget {
   #prepare(action) {
     const fields = fieldsOf(action.form);
     const values = Object.fromEntries(fields.filter((field) => field.kind === "enum").map((field) => [field.name, this.#document[field.name]]));
+    this.#acting = true;
     this.#form = new Form(fields, Object.fromEntries(Object.entries(values).filter(([name, value]) => fields.find((field) => field.name === name).choices.includes(value))));
     const submit = h("button.primary", { type: "submit", form: "sheet-form" }, labelOf(action.name));
     fill(this.content, h("p.hint", {}, action.description), h("form", { id: "sheet-form", novalidate: true, on: { submit: (event) => {
