@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from beanie import PydanticObjectId
 from pydantic import BaseModel, Field, model_validator
 
-from documents import Access, LiveDocument, References, Resource, signed_in
+from documents import Access, Action, ActionForm, LiveDocument, References, Resource, signed_in
 
 
 class Colour(enum.StrEnum):
@@ -61,3 +62,31 @@ class Kind(LiveDocument):
         name = "kinds"
 
     resource = Resource(access=Access(read=signed_in, create=signed_in, update=signed_in, delete=signed_in))
+
+
+class Ending(ActionForm):
+    """How it ends."""
+
+    reason: str = ""
+
+
+def _end(stored: Mapping[str, Any], form: Ending) -> dict[str, Any]:
+    return {"title": f"{stored['title']} ended: {form.reason}"}
+
+
+class Deed(LiveDocument):
+    """Nobody changes one who has not seen its present form."""
+
+    title: str = ""
+    note: str = ""
+
+    class Settings:
+        """Where they are kept."""
+
+        name = "deeds"
+
+    resource = Resource(
+        access=Access(read=signed_in, create=signed_in, update=signed_in, delete=signed_in),
+        actions=(Action("end", Ending, signed_in, _end, "End it."),),
+        conditional=True,
+    )

@@ -9,6 +9,20 @@ from tests.e2e.browsers import Dashboard
 from tests.e2e.conftest import Person
 
 
+def deed_of(user: User, title: str) -> str:
+    """The id of a new document of a class that demands `If-Match`."""
+    made: str = user.client.post("/deeds", json={"title": title}).json()["id"]
+    return made
+
+
+def note(user: User, deed: str) -> None:
+    """Change one."""
+    address = f"/deeds/{deed}"
+    etag = user.client.get(address).headers["etag"]
+    answer = user.client.patch(address, json={"note": "Theirs."}, headers={"If-Match": etag})
+    assert answer.status_code == 200, answer.text
+
+
 def opened(dashboard: Dashboard, title: str) -> Dashboard:
     """The dashboard with the sheet of the post of this title open."""
     dashboard.go(f'#/posts?where=[["title","contains","{title}"]]')
@@ -167,6 +181,47 @@ def test_deleting_on_the_page_of_another_class(visit: Person, alice: User, title
     # Who leaves sends what is due.
     dashboard.page.goto("about:blank")
     wait_until(lambda: alice.client.get(f"/posts/{post['id']}").status_code == 404)
+
+
+def test_acting_under_a_condition(visit: Person, alice: User, title: str) -> None:
+    """In a class that demands `If-Match`: what somebody changed meanwhile is acted on when the person says so again."""
+    deed = deed_of(alice, title)
+    dashboard = visit(alice.username, path="/#/deeds").wait_until_live()
+    dashboard.row(title).click()
+    dashboard.sheet.get_by_role("button", name="End").click()
+    reason = dashboard.sheet.get_by_label("Reason")
+    reason.fill("done")
+    note(alice, deed)
+    expect(dashboard.page.locator(".notice")).to_contain_text("Note")
+    dashboard.sheet.get_by_role("button", name="End").click()
+    expect(dashboard.page.locator(".notice")).to_contain_text("Press again")
+    expect(reason).to_have_value("done")
+    assert alice.client.get(f"/deeds/{deed}").json()["title"] == title
+    dashboard.sheet.get_by_role("button", name="End").click()
+    expect(dashboard.sheet).to_have_count(0)
+    assert alice.client.get(f"/deeds/{deed}").json()["title"] == f"{title} ended: done"
+
+
+def test_deleting_under_a_condition(visit: Person, alice: User, title: str) -> None:
+    """From the sheet and from the table it goes; what somebody has changed meanwhile stays, and that is said."""
+    sheet, table, changed = (deed_of(alice, f"{title} {name}") for name in ("sheet", "table", "changed"))
+    dashboard = visit(alice.username, path="/#/deeds").wait_until_live()
+    for name in ("table", "changed"):
+        dashboard.row(f"{title} {name}").click()
+        expect(dashboard.sheet.get_by_label("Title")).to_have_value(f"{title} {name}")
+        dashboard.page.keyboard.press("Escape")
+        dashboard.grid.focus()
+        dashboard.page.keyboard.press("Delete")
+        expect(dashboard.row(f"{title} {name}")).to_have_count(0)
+    dashboard.row(f"{title} sheet").click()
+    dashboard.sheet.get_by_role("button", name="Delete").click()
+    note(alice, changed)
+    expect(dashboard.page.get_by_role("alert")).to_contain_text(
+        f"Not deleted: {title} changed. The document has changed"
+    )
+    expect(dashboard.row(f"{title} changed")).to_be_visible()
+    gone = [f"/deeds/{deed}" for deed in (sheet, table)]
+    wait_until(lambda: all(alice.client.get(address).status_code == 404 for address in gone))
 
 
 def test_moderation(visit: Person, alice: User, moderator: User, title: str) -> None:

@@ -21,6 +21,9 @@ export function words(error) {
 /** The part of a path that a name or an id is. */
 export const part = encodeURIComponent;
 
+/** The header with which a document of a `conditional` class is changed: such classes want to know what the person saw. */
+export const ifMatch = (conditional, etag) => (conditional && etag ? { "If-Match": etag } : {});
+
 /**
  * Ask the API.
  *

@@ -51,7 +51,7 @@ class Desk {
     this.meters = new Meters(client);
     this.log = new Log((resource, id) => this.#edit(resource, id));
     this.editor = new Editor(client, this.references);
-    this.editor.addEventListener("delete", ({ detail }) => this.deletions.add(detail.description, detail.id, detail.title));
+    this.editor.addEventListener("delete", ({ detail }) => this.deletions.add(detail.description, detail));
     this.place = h("div.place");
     this.logSwitch = h("button.quiet", { type: "button", "aria-pressed": "true", title: "Show or hide the event log", on: { click: () => this.#toggleLog() } }, "Events");
     fill(main, this.resources.element, this.place, this.log.element, this.editor.element);
@@ -112,7 +112,7 @@ class Desk {
     });
     page.addEventListener("open", ({ detail }) => this.#edit(description.name, detail));
     page.addEventListener("create", () => this.editor.create(description));
-    page.addEventListener("delete", ({ detail }) => this.deletions.add(description, detail.id, detail.title));
+    page.addEventListener("delete", ({ detail }) => this.deletions.add(description, detail));
     page.addEventListener("event", ({ detail }) => {
       this.meters.count();
       this.log.add(description.path ? description.name : null, detail, page.titleOf(detail.id));

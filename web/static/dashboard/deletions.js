@@ -1,6 +1,6 @@
 // Deleting with a way back. The server has no undo, and a document that is created anew would be another one (its times,
 // its author), so nothing is sent until the time to think is over; a page that is left sends what is due.
-import { ask, part, words } from "./api.js";
+import { ask, ifMatch, part, words } from "./api.js";
 import { toast } from "./toasts.js";
 
 const SECONDS = 6;
@@ -33,13 +33,15 @@ export class Deletions extends EventTarget {
     return this.#due.size > 0;
   }
 
-  add({ name: resource, path: place }, id, title) {
+  /** Delete soon; `etag` is that of the form in which the person has seen the document, for classes that want to know. */
+  add({ name: resource, path: place, conditional }, { id, title, etag }) {
     const key = `${resource}/${id}`;
     if (this.#due.has(key)) return;
     const path = `${part(place)}/${part(id)}`;
+    const headers = ifMatch(conditional, etag);
     const remove = toast(`Deleted: ${title}`, { action: "Undo", act: () => this.#forget(key), seconds: SECONDS });
     const timer = setTimeout(() => this.#send(key), SECONDS * 1000);
-    this.#due.set(key, { resource, id, path, timer, remove, title });
+    this.#due.set(key, { resource, id, path, headers, timer, remove, title });
     this.#changed();
   }
 
@@ -50,8 +52,8 @@ export class Deletions extends EventTarget {
   }
 
   async #send(key) {
-    const { resource, id, path, title } = this.#due.get(key);
-    const problem = await ask(this.#client, "DELETE", path).then(() => null, (error) => error);
+    const { resource, id, path, headers, title } = this.#due.get(key);
+    const problem = await ask(this.#client, "DELETE", path, { headers }).then(() => null, (error) => error);
     // The row's leaving may come a moment later than the answer.
     setTimeout(() => {
       this.#forget(key);
@@ -62,10 +64,10 @@ export class Deletions extends EventTarget {
   }
 
   #leave = () => {
-    for (const [key, { path, timer, remove }] of this.#due) {
+    for (const [key, { path, headers, timer, remove }] of this.#due) {
       clearTimeout(timer);
       remove();
-      ask(this.#client, "DELETE", path, { keepalive: true }).catch(() => null);
+      ask(this.#client, "DELETE", path, { headers, keepalive: true }).catch(() => null);
       this.#due.delete(key);
     }
   };

@@ -1,7 +1,7 @@
 // One document in a sheet at the side: read it, write it, act on it. It stays beside the live result, and says when
 // somebody else changes what is being edited.
 import { fill, h } from "../dom.js";
-import { ask, part, words } from "./api.js";
+import { ask, ifMatch, part, words } from "./api.js";
 import { difference } from "./difference.js";
 import { Form } from "./form.js";
 import { fieldsOf, labelOf } from "./schema.js";
@@ -11,7 +11,7 @@ import { cellText, timeText } from "./values.js";
 const HOUSEKEEPING = ["created_at", "created_by", "updated_at", "updated_by", "revision", "invalid"];
 let editors = 0;
 
-/** Fires `delete` (detail: {description, id, title}) and `close`. */
+/** Fires `delete` (detail: {description, id, title, etag}) and `close`. */
 export class Editor extends EventTarget {
   #client;
   #description;
@@ -259,13 +259,24 @@ export class Editor extends EventTarget {
   async #act(action) {
     const body = this.#form.values();
     if (!body) return;
-    await ask(this.#client, "POST", this.#path(action.name), { body });
+    const headers = ifMatch(this.#description.conditional, this.#etag);
+    try {
+      await ask(this.#client, "POST", this.#path(action.name), { body, headers });
+    } catch (error) {
+      if (error.status !== 412) throw error;
+      // The person decides again, now that there is another document to act on.
+      const { content, etag } = await ask(this.#client, "GET", this.#path());
+      this.#document = content;
+      this.#etag = etag;
+      this.#tell("Somebody else changed this document meanwhile. Press again to act on it as it is now, or look at it first: Back.");
+      return;
+    }
     this.element.close();
     toast("Done.");
   }
 
   #delete() {
-    const detail = { description: this.#description, id: this.#id, title: this.title.textContent };
+    const detail = { description: this.#description, id: this.#id, title: this.title.textContent, etag: this.#etag };
     this.element.close();
     this.dispatchEvent(new CustomEvent("delete", { detail }));
   }

@@ -8,7 +8,7 @@ import { cellText, countText } from "./values.js";
 
 const SHOWN = { connecting: "Reading …", stale: "", live: "", offline: "" };
 
-/** Fires `query` (detail: Query), `open` (detail: id), `create`, `delete` (detail: {id, title}), `event` (detail: LiveEvent). */
+/** Fires `query` (detail: Query), `open` (detail: id), `create`, `delete` (detail: {id, title, etag}), `event` (detail: LiveEvent). */
 export class Results extends EventTarget {
   #client;
   #deletions;
@@ -30,7 +30,7 @@ export class Results extends EventTarget {
     // Classes without routes, such as sessions, are only to be looked at.
     this.grid.addEventListener("open", ({ detail }) => description.path && this.#tell("open", detail));
     this.grid.addEventListener("delete", ({ detail }) => {
-      if (description.path && description.may.includes("delete")) this.#tell("delete", { id: detail, title: this.titleOf(detail) });
+      if (description.path && description.may.includes("delete")) this.#tell("delete", { id: detail, title: this.titleOf(detail), etag: this.#live?.etag(detail) });
     });
     this.grid.addEventListener("sort", ({ detail }) => this.#sort(detail));
     this.#listen(references, "change", () => this.grid.redraw());
