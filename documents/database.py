@@ -50,9 +50,13 @@ _TRANSACTION_ATTEMPTS = 5
 SERVER_SELECTION_TIMEOUT = dt.timedelta(seconds=4)
 
 #: Codes of a server that is shutting down, stepping down or otherwise cannot answer right now.
-#: 43 and 237 are cursors that were lost or killed meanwhile, 112 is a write conflict.
+#: 43 and 237 are cursors that were lost or killed meanwhile, 112 is a write conflict, 133 and 134 a shard without a
+#: primary or majority; 175 and 11601 are queries that somebody killed, 215 is a database that is being dropped.
 _AWAY_CODES = frozenset(
-    {6, 7, 43, 64, 89, 91, 112, 189, 202, 237, 262, 317, 358, 384, 9001, 10107, 11600, 11602, 13435, 13436}
+    {
+        *(6, 7, 43, 64, 89, 91, 112, 133, 134, 175, 189, 202, 215, 237, 262, 317, 358, 384),
+        *(9001, 10107, 11600, 11601, 11602, 13435, 13436),
+    }
 )
 
 #: Labels of what may succeed when it is done again.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import enum
+import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -32,6 +33,8 @@ from realtime.views import ViewIndex, ViewQuery
 
 if TYPE_CHECKING:
     from realtime.manager import ConnectionManager
+
+logger = logging.getLogger("headwater.connections")
 
 #: How long a slow consumer may take to drain before it is disconnected.
 DRAIN_TIMEOUT = dt.timedelta(seconds=10)
@@ -314,7 +317,10 @@ class Connection:
             return
         try:
             standing = await resolve(credential)
-        except DatabaseAway:
+        except Exception as error:
+            # Whatever it was, the rights must not stay what they were for good.
+            if not isinstance(error, DatabaseAway):
+                logger.exception("the rights of a connection cannot be read for now")
             await asyncio.sleep(RECHECK_SECONDS)
             self.recheck(resolve)
             return

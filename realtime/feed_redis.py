@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
+import math
 import random
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
@@ -49,6 +50,8 @@ class RelayedSource:
         self._last = checkpoint
         #: The log that was followed last: what `_last` was read from is part of the same history.
         self._joined: str | None = None
+        #: Since when it is followed, by the loop's clock; infinite while nobody could be listened to.
+        self._joined_at = math.inf
         #: Whether this worker has found by itself that history was lost. A log may not know of it yet.
         self._void = False
         self._stream: ChangeStream | None = None
@@ -71,14 +74,14 @@ class RelayedSource:
         """Yield entries as they come, in order. Runs until closed; a cancellation loses nothing."""
         clock = asyncio.get_running_loop().time
         while True:
-            began = clock()
+            self._joined_at = math.inf
             try:
                 async with contextlib.aclosing(self._follow()) as followed:
                     async for batch in followed:
                         self._last = batch[-1].checkpoint
                         yield batch
             except LogAway as error:
-                if clock() - began > SILENCE.total_seconds():
+                if clock() - self._joined_at > SILENCE.total_seconds():
                     # One broken connection is mended by another one, which finds in the log what it has missed.
                     logger.info("listening to the relay again: %s", error)
                     continue
@@ -100,18 +103,21 @@ class RelayedSource:
 
     async def _follow(self) -> AsyncGenerator[Sequence[Entry], None]:
         """Entries from the log. Raises LogAway, LogTooShort and _Silent when it cannot go on."""
-        clock = asyncio.get_running_loop().time
-        async with self._log.listen() as messages:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(SILENCE.total_seconds()):
+                    messages = await stack.enter_async_context(self._log.listen())
+            except TimeoutError:
+                raise LogAway("nobody says in time where Redis is, or it does not answer") from None
             log = await self._joinable(messages)
+            self._joined_at = asyncio.get_running_loop().time()
             async for batch in self._catch_up(log):
                 yield batch
-            heard_at = clock()
             while True:
-                left = SILENCE.total_seconds() - (clock() - heard_at)
-                message = await messages.next(left) if left > 0 else None
+                # Counted from here: however long the last batch took those who got it, more may wait to be read.
+                message = await messages.next(SILENCE.total_seconds())
                 if message is None:
                     raise _Silent("no relay speaks")
-                heard_at = clock()
                 if _log_of(message) != log.id:
                     log = await self._joinable(messages, message)
                     async for batch in self._catch_up(log):
@@ -201,7 +207,7 @@ class RelayedSource:
         """Return when a log that covers this worker's position is being written."""
         pause = RETRY_MIN.total_seconds()
         while True:
-            with contextlib.suppress(LogAway, LogTooShort, _Silent):
+            try:
                 async with self._log.listen() as messages:
                     log = await self._joinable(messages)
                     if (
@@ -211,6 +217,11 @@ class RelayedSource:
                         or await self._log.covers(log.id, self._last.position)
                     ):
                         return
+            except (LogAway, LogTooShort, _Silent):
+                pass
+            except Exception:
+                # As above: changes come in meanwhile, and to end here would end the feed.
+                logger.exception("the log cannot be looked at")
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             pause = min(2 * pause, RETRY_MAX.total_seconds())
 

@@ -32,9 +32,9 @@ class History:
         self._max_bytes = max_bytes
         self._entries: list[Entry] = []
         self._start = 0
-        #: Above the bounds, for entries that were put in front.
-        self._lent_entries = 0
-        self._lent_bytes = 0
+        #: How much more than the bounds there may be, for entries that were put in front.
+        self.lent_entries = 0
+        self.lent_bytes = 0
         #: The resets among the entries, in order.
         self._resets: deque[Reset] = deque()
 
@@ -54,7 +54,7 @@ class History:
         if isinstance(entry, Reset):
             self._resets.append(entry)
         # The newest entry always stays: a single one above the bound must still reach those who wait for it.
-        most, most_bytes = self._max_entries + self._lent_entries, self._max_bytes + self._lent_bytes
+        most, most_bytes = self._max_entries + self.lent_entries, self._max_bytes + self.lent_bytes
         while len(self) > 1 and (len(self) > most or self.bytes > most_bytes):
             oldest = self._entries[self._start]
             self.bytes -= entry_size(oldest)
@@ -77,13 +77,13 @@ class History:
         self.floor = floor
         size = sum(map(entry_size, entries))
         self.bytes += size
-        self._lent_entries += len(entries)
-        self._lent_bytes += size
+        self.lent_entries += len(entries)
+        self.lent_bytes += size
         self._resets.extendleft(entry for entry in reversed(entries) if isinstance(entry, Reset))
 
     def return_lent(self) -> None:
         """Keep within the bounds again, from the next entry on."""
-        self._lent_entries = self._lent_bytes = 0
+        self.lent_entries = self.lent_bytes = 0
 
     def covers(self, position: Position, collection: str) -> bool:
         """Whether all that happened in `collection` above `position` can be told, change by change.

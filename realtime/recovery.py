@@ -77,7 +77,7 @@ class OplogPast:
 
 
 class Recovery:
-    """Extends a history backwards on demand, by at most as much as it may hold itself.
+    """Extends a history backwards on demand, by at most as much as it may hold itself, however often.
 
     `on_past` hears of every entry that is put in front, before anybody reads it there.
     """
@@ -141,6 +141,8 @@ class Recovery:
     async def _fetch_from(self, past: Past, position: Position) -> bool:
         entries: list[Entry] = []
         size = 0
+        # What has been fetched for others, and is still there, counts too.
+        most, most_bytes = self._max_entries - self._history.lent_entries, self._max_bytes - self._history.lent_bytes
         async with contextlib.aclosing(past.after(position)) as pages:
             async for page in pages:
                 for entry in page:
@@ -150,7 +152,7 @@ class Recovery:
                     entries.append(entry)
                     size += entry_size(entry)
                     # Entry by entry: a page of large ones may hold many times the bound.
-                    if len(entries) > self._max_entries or size > self._max_bytes:
+                    if len(entries) > most or size > most_bytes:
                         raise TooFar
                 if entries and entries[-1].position == self._history.floor:
                     return self._prepend(entries, position)

@@ -19,7 +19,9 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
 from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import AskError, ConnectionError, ReadOnlyError, RedisError
 
@@ -88,7 +90,13 @@ class RedisPlace:
     def _ask_options(self) -> dict[str, Any]:
         options = {name: value for name, value in self.options.items() if name not in ("host", "port", "db")}
         tls = options.pop("connection_class", None) is SSLConnection
-        return options | {"ssl": tls, "socket_timeout": ASK_SECONDS, "socket_connect_timeout": ASK_SECONDS}
+        once = Retry(NoBackoff(), 0)  # redis-py's own would try a dead one ten times, for seconds
+        return options | {
+            "ssl": tls,
+            "socket_timeout": ASK_SECONDS,
+            "socket_connect_timeout": ASK_SECONDS,
+            "retry": once,
+        }
 
     def _master(self) -> Find:
         options = self._ask_options()

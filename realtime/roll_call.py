@@ -81,6 +81,11 @@ class RollCall:
                     if not away:
                         logger.warning("this worker cannot hear of orders for now: %s", error)
                     away = True
+                except Exception:
+                    # A worker that answers no orders is one that no admin can see, until it is restarted.
+                    if not away:
+                        logger.exception("this worker cannot hear of orders for now")
+                    away = True
                 turn += 1
                 await asyncio.sleep(LOOK_EVERY.total_seconds())
         finally:

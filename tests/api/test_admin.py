@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -173,6 +174,22 @@ def test_kick(workers: Server, chief: httpx.Client, mongo_of_workers: Database[d
     # Nothing stays of what the workers told each other.
     wait_until(lambda: mongo_of_workers["headwater_orders"].count_documents({}) == 0)
     assert mongo_of_workers["headwater_replies"].count_documents({}) == 0
+
+
+def test_database_that_refuses_a_worker(
+    tmp_path: Path, server_settings: Starter, mongodb_url: str, free_port: Callable[[], int]
+) -> None:
+    """In a way that nobody has foreseen: when it no longer does, the worker is seen, and obeys, as before."""
+    settings = server_settings()
+    with serving(tmp_path, free_port(), settings) as server, MongoClient[dict[str, Any]](mongodb_url) as client:
+        mongo = client[settings["HEADWATER_DATABASE"]]
+        wait_until(lambda: mongo["headwater_workers"].count_documents({}) == 1)
+        mongo.command("collMod", "headwater_workers", validator={"never": {"$exists": True}})
+        wait_until(lambda: "this worker cannot hear of orders for now" in server.log)
+        seen_at = mongo["headwater_workers"].find_one({})["seen_at"]  # type: ignore[index]
+        mongo.command("collMod", "headwater_workers", validator={})
+        wait_until(lambda: mongo["headwater_workers"].find_one({"seen_at": {"$gt": seen_at}}))
+        assert server.log.count("this worker cannot hear of orders for now") == 1
 
 
 def test_worker_that_hangs(workers: Server, chief: httpx.Client) -> None:

@@ -129,6 +129,17 @@ async def test_more_than_may_be_fetched(setting: Setting) -> None:
         assert (worker.history.floor, worker.heard) == (floor, [])
 
 
+async def test_more_than_may_be_fetched_in_steps(setting: Setting) -> None:
+    """Those who come back one by one, each from farther away, together get no more than the bound."""
+    async with returning(setting, logged=10_000, max_entries=40) as worker:
+        near, far = worker.entries[-36].position, worker.entries[-56].position
+        assert await worker.recovery.reach(near)
+        heard = list(worker.heard)
+        assert len(heard) == 30
+        assert not await worker.recovery.reach(far)
+        assert (worker.history.floor, worker.heard) == (near, heard)
+
+
 async def test_crowd_that_comes_back_at_once(setting: Setting) -> None:
     """Thousands of clients at different positions cost a few reads, and each gets exactly what it lacks."""
     async with returning(setting, logged=10_000) as worker:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
+import logging
 import shutil
 import statistics
 from collections.abc import Awaitable, Callable
@@ -12,8 +14,10 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from realtime.log_redis import LogAway, LogMoved, away
-from tests.realtime.relay.nodes import Setting, nodes, watching
+from documents import Change
+from realtime.feed_redis import SILENCE, RelayedSource
+from realtime.log_redis import LogAway, LogDescription, LogMoved, away
+from tests.realtime.relay.nodes import Node, Setting, nodes, watching
 from tests.redis_server import RedisServer
 from tests.waiting import until
 
@@ -59,6 +63,24 @@ async def test_delay_while_redis_is_away(setting: Setting, redis: RedisServer) -
                 await node.has(count)
             delays.append(clock() - began)
         assert statistics.median(delays) < 1
+
+
+async def test_worker_that_is_busy_with_a_batch(setting: Setting) -> None:
+    """For longer than a relay may be silent: what has come meanwhile is read, and the database is left in peace."""
+    async with nodes(setting, 1) as (relaying,):
+        log = setting.log()
+        source = RelayedSource(log, setting.open_stream, setting.collections, None)
+        async with contextlib.aclosing(source.batches()) as batches:
+            await anext(batches)
+            await setting.write(1)
+            await relaying.has(1)
+            assert any(isinstance(entry, Change) for entry in await anext(batches))
+            await asyncio.sleep(SILENCE.total_seconds() + 0.2)
+            await setting.write(1)
+            while not any(isinstance(entry, Change) for entry in await anext(batches)):
+                pass
+            assert source.switches == 0
+        await log.close()
 
 
 async def test_subscriptions_ended_again_and_again(setting: Setting, redis: RedisServer) -> None:
@@ -159,6 +181,37 @@ async def test_what_is_not_ours(setting: Setting, redis: RedisServer, plant: Pla
             for node in workers:
                 await truth.agrees(node)
             assert not any(node.resets for node in workers)
+
+
+async def test_error_that_nobody_has_foreseen(
+    setting: Setting, redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the driver, say, on a connection that breaks: a worker reads for itself, and looks again."""
+    caplog.set_level(logging.CRITICAL, "headwater.relay")
+    async with nodes(setting, 1) as (relaying,), Redis.from_url(redis.url) as client:
+        worker = Node(setting, setting.log())
+        worker.start(relaying=False)
+        try:
+            await until(lambda: worker.entries and not worker.source.direct)
+            faults = iter([AttributeError("'NoneType' object has no attribute 'read'")] * 3)
+            describe = worker.log.describe
+
+            async def faulty() -> LogDescription | None:
+                for fault in faults:
+                    raise fault
+                return await describe()
+
+            monkeypatch.setattr(worker.log, "describe", faulty)
+            await client.client_kill_filter(_type="pubsub")
+            await until(lambda: worker.source.direct)
+            await until(lambda: not worker.source.direct)
+            assert next(faults, None) is None
+            await setting.write(1)
+            await worker.has(1)
+            assert not worker.resets
+            assert relaying.relay.leading
+        finally:
+            await worker.stop()
 
 
 async def test_terms_that_end_at_once(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from redis.asyncio import ConnectionPool, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from api import Counters, parse_limits
 from realtime import RedisPlace
-from tests.realtime.relay.nodes import nodes, setting_on, watching
+from tests.listening import stop_listening
+from tests.realtime.relay.nodes import Node, nodes, setting_on, watching
 from tests.redis_sites import Cluster, Watched, programs, running_cluster, running_sentinel
 from tests.waiting import until
 
@@ -87,6 +93,54 @@ async def test_master_that_is_gone(mongodb_url: str, database_name: str, watched
                 for node in workers:
                     await truth.agrees(node)
                 assert not any(node.resets for node in workers)
+
+
+async def _hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    writer.close()
+
+
+@pytest.mark.parametrize("kind", ["sentinel", "cluster"])
+async def test_nobody_says_where_redis_is(
+    mongodb_url: str, database_name: str, free_port: Callable[[], int], kind: str
+) -> None:
+    """However long it takes to ask: the worker reads the database's changes itself."""
+    # They accept, and say nothing: each uses up all the time that it is given.
+    ports = [free_port() for _ in range(8)]
+    async with contextlib.AsyncExitStack() as stack:
+        for port in ports:
+            stack.push_async_callback(stop_listening, await asyncio.start_server(_hang, "127.0.0.1", port))
+        nodes = ",".join(f"127.0.0.1:{port}" for port in ports)
+        url = f"redis+{kind}://{nodes}" + ("/main" if kind == "sentinel" else "")
+        setting = await stack.enter_async_context(setting_on(mongodb_url, database_name, url))
+        worker = Node(setting, setting.log())
+        worker.start(relaying=False)
+        stack.push_async_callback(worker.stop)
+        await until(lambda: worker.source.direct and worker.entries)
+        await setting.write(1)
+        await worker.has(1)
+
+
+@pytest.mark.parametrize("kind", ["sentinel", "cluster"])
+async def test_those_who_say_nothing(free_port: Callable[[], int], kind: str) -> None:
+    """Are asked once each, and not until they answer: behind them may be one who does."""
+    asked = []
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(writer.get_extra_info("sockname")[1])
+        await _hang(reader, writer)
+
+    ports = [free_port() for _ in range(2)]
+    async with contextlib.AsyncExitStack() as stack:
+        for port in ports:
+            stack.push_async_callback(stop_listening, await asyncio.start_server(hang, "127.0.0.1", port))
+        nodes = ",".join(f"127.0.0.1:{port}" for port in ports)
+        place = RedisPlace.parse(f"redis+{kind}://{nodes}" + ("/main" if kind == "sentinel" else ""))
+        pool = place.pool(ConnectionPool, "key", retry=Retry(NoBackoff(), 0))
+        stack.push_async_callback(pool.disconnect)
+        with pytest.raises(RedisError):
+            await pool.get_connection()  # type: ignore[no-untyped-call]
+    assert sorted(asked) == sorted(ports)
 
 
 @pytest.mark.parametrize(
