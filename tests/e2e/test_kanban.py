@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Dialog, Page, expect
 
 from tests.api.servers import PASSWORD, ROOT, Server, serving
 from tests.e2e.browsers import PATIENCE_MS
@@ -76,6 +76,25 @@ def test_cards_that_are_added_and_moved(browser: Browser, boards: Server, addres
     expect(one.locator("#doing article")).to_have_text(title)
     expect(one.locator("#todo article")).to_have_count(0)
     assert one.locator("article img").count() == 0
+
+    # What the server refuses is not lost.
+    said: list[str] = []
+
+    def hear(dialog: Dialog) -> None:
+        said.append(dialog.message)
+        dialog.accept()
+
+    one.on("dialog", hear)
+    one.context.route("**/api/v1/cards", lambda route: route.fulfill(status=503, json={"detail": "Not now."}))
+    one.get_by_label("New card").fill("Kept")
+    with one.expect_event("dialog"):
+        one.get_by_role("button", name="Add").click()
+    expect(one.get_by_label("New card")).to_have_value("Kept")
+    assert said == ["Not now."]
+    one.context.unroute("**/api/v1/cards")
+    one.get_by_role("button", name="Add").click()
+    expect(one.get_by_label("New card")).to_have_value("")
+    expect(other.locator("#todo article")).to_have_text("Kept")
     for page in (one, other):
         page.context.close()
     assert complaints == []
