@@ -49,6 +49,7 @@ class Kind(LiveDocument):
     prices: list[Decimal] = Field(default_factory=list)
     short: list[Annotated[str, Field(min_length=2)]] = Field(default_factory=list)
     times: list[datetime] = Field(default_factory=list)
+    until: datetime | None = None
     home: Place | None = None
     den: Place = Place(street="Main")
     words: dict[str, str] = Field(default_factory=dict)

@@ -102,6 +102,33 @@ def test_faults_inside_fields(visit: Person, alice: User, title: str) -> None:
     assert alice.client.get("/kinds", params={"label": title}).json()["items"] == []
 
 
+def test_time_with_a_part_missing(visit: Person, alice: User, title: str) -> None:
+    """It is no time: neither does it take a stored one away, nor is it left out of a new document."""
+    until = "2030-05-06T07:08:09.123Z"
+    assert alice.client.post("/kinds", json={"label": title, "until": until}).status_code == 201
+    dashboard = visit(alice.username, path="/#/kinds", timezone_id="UTC").wait_until_live()
+    dashboard.row(title).click()
+    sheet = dashboard.sheet
+    time = field(sheet, "Until")
+    expect(time).to_have_value("2030-05-06T07:08:09.123")
+    time.press("Delete")
+    expect(time).to_have_value("")
+    sheet.get_by_role("button", name="Save", exact=True).click()
+    expect(time).to_have_attribute("aria-invalid", "true")
+    expect(sheet.get_by_text("This is not a time.")).to_be_visible()
+    assert stored(alice, title)["until"] == until
+    time.fill("")
+    press(dashboard, "Save")
+    assert "until" not in stored(alice, title)
+
+    dashboard.page.get_by_role("button", name="New kind").click()
+    field(sheet, "Label").fill(f"{title} new")
+    time.press("1")
+    sheet.get_by_role("button", name="Create", exact=True).click()
+    expect(time).to_have_attribute("aria-invalid", "true")
+    assert alice.client.get("/kinds", params={"label": f"{title} new"}).json()["items"] == []
+
+
 def test_items_that_lines_do_not_keep(visit: Person, alice: User, title: str) -> None:
     """A list whose items have line breaks is written as JSON, and stays as it is when something else is changed."""
     answer = alice.client.post("/kinds", json={"label": title, "short": ["two\nlines", " x"]})

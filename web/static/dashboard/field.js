@@ -87,7 +87,12 @@ export class FieldInput {
 
   /** Whether the person changed it. */
   get changed() {
-    return this.#raw() !== this.#first;
+    return this.#raw() !== this.#first || this.#unreadable;
+  }
+
+  /** Whether a part of a time is missing: the browser then gives an empty text for it, and a fault. */
+  get #unreadable() {
+    return this.#input.validity.badInput;
   }
 
   get focusable() {
@@ -96,6 +101,7 @@ export class FieldInput {
 
   /** The value for the server. Throws SyntaxError when what should be JSON is none, RangeError for no time. */
   get value() {
+    if (this.#unreadable) throw new RangeError("not a whole time");
     if (!this.changed && this.#given !== undefined) return this.#given;
     const raw = this.#raw();
     // An untouched empty text is left to the server's default.
