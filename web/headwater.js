@@ -76,6 +76,7 @@ export class Headwater extends Emitter {
   _heardAt = Date.now();
   /** @type {Link[]} */ #links = [];
   #subscriptions = new Map();
+  _paths = new Map();
   #kinds = new Map();
   #tokens = new Map();
   /** @type {string | null | undefined} */ #token;
@@ -146,6 +147,7 @@ export class Headwater extends Emitter {
 
   async renew() {
     this.#token = undefined;
+    this.#kinds.clear();
     if (this.#refused) {
       this.#refused = false;
       this.#spread();
@@ -194,7 +196,9 @@ export class Headwater extends Emitter {
     if (!kinds || anew) {
       kinds = this.fetch(`schemas/${resource}`, { signal: AbortSignal.timeout(OPEN_MS) }).then(async (response) => {
         if (response.status === 429 || response.status >= 500) throw new Error(`${response.status}`);
-        return response.ok ? ((await response.json()).order ?? {}) : {};
+        const { order = {}, path } = response.ok ? await response.json() : {};
+        this._paths.set(resource, path);
+        return order;
       });
       this.#kinds.set(resource, kinds);
       kinds.catch(() => this.#kinds.delete(resource));
@@ -407,7 +411,7 @@ class Subscription {
     const query = new URLSearchParams({ ...rest, filter: JSON.stringify(filter) });
     if (!rest.fields) query.delete("fields");
     if (since) query.set("since", `${since.view}@${since.position}`);
-    return `${resource}?${query}`;
+    return `${this.client._paths.get(resource) ?? resource}?${query}`;
   }
 
   /** @template {keyof LiveEvents} Name @param {Name} name @param {LiveEvents[Name]} value */
@@ -489,7 +493,6 @@ class Subscription {
   /** @param {LiveEvent} event */
   event(event) {
     if (!/^re/.test(this.phase) || (this.position && event.position <= this.position)) return;
-    this.position = event.position;
     const { id, document, etag = "" } = event;
     const old = this.entries.get(id);
     let place = Infinity;
@@ -514,6 +517,7 @@ class Subscription {
       for (const { document } of this.#sorted.splice(most)) this.entries.delete(document.id);
       this.#edge = this.#sorted[most - 1].key;
     }
+    this.position = event.position;
     this.#emit("event", event);
     if (place < this.limit) this.#changed(event);
     if (this.phase === "ready") this.#settle();
@@ -815,7 +819,7 @@ class Link {
     const socket = this.client._socket();
     const mine = () => this.#transport === socket;
     this.#transport = socket;
-    // Before all else: messages are taken in order.
+    // First: messages are taken in order.
     socket.onopen = () => mine() && this.#token && socket.send(JSON.stringify(authOf(this.#token)));
     socket.onmessage = ({ data }) => {
       try {
@@ -967,8 +971,8 @@ class Link {
         if (!this.#welcomed) this.#opened();
         break;
       case "auth_expiring":
-        // A token that does not last a minute is renewed at half time.
-        this.#renewIn(frame.seconds >= 50 ? 0 : frame.seconds * 500);
+        // The next one may last no longer.
+        this.#renewIn(500 + frame.seconds * 500);
         break;
       case "subscribed":
       case "snapshot":
@@ -1137,14 +1141,16 @@ function rankedText(text, kinds) {
     if (kind === "object id" && /^[\da-f]{24}$/.test(text)) return [OBJECT_ID, text];
     // The digits of an id, or a decimal too many.
     if (kind === "decimal" || (kind === "integer" && !kinds.includes("string"))) {
-      if (/^-?\d+(\.\d+)?(E[+-]?\d+)?$/.test(text)) return [NUMBER, text];
+      if (/^-?\d+(\.\d+)?(E[+-]?\d{1,4})?$/.test(text)) return [NUMBER, text];
       if (/^-?(NaN|Infinity)$/.test(text)) return [NUMBER, Number(text)];
     }
     // By length, then subtype, then bytes.
     if (kind === "uuid" && /^[\da-f-]{36}$/.test(text)) return [BINARY, `000000016\x04${text}`];
     if (kind === "binary") {
-      const bytes = atob(text);
-      return [BINARY, `${String(bytes.length).padStart(9, "0")}\x00${bytes}`];
+      try {
+        const bytes = atob(text);
+        return [BINARY, `${String(bytes.length).padStart(9, "0")}\x00${bytes}`];
+      } catch {}
     }
   }
   return [TEXT, sortable(text)];

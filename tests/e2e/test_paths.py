@@ -25,6 +25,17 @@ def test_key_that_is_opened_and_deleted(visit: Person, alice: User, site: Server
     wait_until(lambda: program.get("/posts").status_code == 401)
 
 
+def test_keys_without_websockets(visit: Person, alice: User, title: str) -> None:
+    """Are a live table all the same."""
+    dashboard = visit(alice.username)
+    dashboard.page.add_init_script("delete window.WebSocket")
+    dashboard.page.goto(f"{dashboard.server.url}/#/api_keys")
+    dashboard.page.reload()
+    dashboard.wait_until_live()
+    assert alice.client.post("/api-keys", json={"name": title, "scopes": ["posts:read"]}).status_code == 201
+    expect(dashboard.row(title)).to_be_visible()
+
+
 def test_sessions_have_no_sheet(visit: Person, alice: User) -> None:
     """They are only looked at: neither a click nor a key opens one or takes it away."""
     dashboard = visit(alice.username, path="/#/sessions").wait_until_live()

@@ -235,11 +235,29 @@ scene("a token that is about to expire", async ({ clock, server, connect }) => {
   const asked = [];
   const live = watched(connect({ getToken: ({ refresh }) => (asked.push(refresh), "ada-1") }));
   await clock.advance(860_000);
+  assert.ok(!asked.includes(true), "there is time");
+  await clock.advance(20_000);
   assert.deepEqual(asked.slice(-1), [true]);
   await clock.advance(3_600_000);
   assert.deepEqual(live.told.states, ["live"], "unnoticed");
   assert.equal(subscribes(server).length, 1);
 });
+
+for (const seconds of [60, 59, 1, 0]) {
+  scene(`tokens that all end within ${seconds} seconds`, async ({ clock, server, connect }) => {
+    const asked = [];
+    watched(connect({ getToken: ({ refresh }) => (asked.push(refresh), "ada-1") }));
+    await clock.advance(1_000);
+    const heard = kinds(server).length;
+    for (let second = 0; second < 10; second++) {
+      the(server).send({ type: "auth_expiring", seconds });
+      await clock.advance(100);
+      assert.ok(kinds(server).length - heard <= second, "none is renewed at once");
+      await clock.advance(900);
+    }
+    assert.ok(asked.length <= 12, `${asked.length} times in ten seconds`);
+  });
+}
 
 scene("tokens that last for seconds", async ({ clock, server, connect }) => {
   server.tokenSeconds = 10;
@@ -313,6 +331,21 @@ scene("signing in on a live connection", async ({ clock, server, connect }) => {
   await client.renew();
   await clock.advance(5_000);
   assert.deepEqual([ids(live), live.state, kinds(server).at(-1)], [["b"], "live", "subscribe"]);
+});
+
+scene("a field that only who signs in may sort by", async ({ clock, server, connect }) => {
+  server.secretOrder = { d: ["decimal"] };
+  ["9", "10"].forEach((d, place) => server.write(`d${place}`, { d }));
+  let token = null;
+  const client = connect({ getToken: () => token });
+  const former = watched(client, { sort: ["d"] });
+  await clock.advance(1_000);
+  former.close();
+  token = "ada-1";
+  await client.renew();
+  const live = watched(client, { sort: ["d"] });
+  await clock.advance(5_000);
+  assert.deepEqual([live.state, ids(live)], ["live", ["d0", "d1"]], "9 before 10: as numbers, not as texts");
 });
 
 scene("a token that comes when the connection has gone", async ({ clock, server, connect }) => {

@@ -53,6 +53,14 @@ scene("no WebSocket at all", async ({ clock, server, connect }) => {
   }
 });
 
+scene("a class whose routes are not at its name", async ({ clock, server, connect }) => {
+  server.path = "the-posts";
+  server.write("a", {});
+  const live = watched(connect(sse));
+  await clock.advance(1_000);
+  assert.deepEqual([live.state, ids(live)], ["live", ["a"]]);
+});
+
 scene("a stream that breaks off", async ({ clock, server, connect }) => {
   server.write("a", {});
   const live = watched(connect(sse));

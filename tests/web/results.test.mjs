@@ -179,6 +179,19 @@ scene("values that JSON shows as text", async ({ clock, server, connect }) => {
   assert.deepEqual(byBytes.items.map(({ b }) => b), ["+w==", "/w==", "AAA="]);
 });
 
+scene("texts that break their field's rules", async ({ clock, server, connect }) => {
+  server.order = { b: ["binary"], d: ["decimal"] };
+  server.write("1", { b: "a-b", d: "1E+999999999" });
+  server.write("2", { b: "AAA=", d: "2" });
+  const client = connect();
+  const [bytes, decimals] = ["b", "d"].map((name) => watched(client, { sort: [name], fields: [name] }));
+  await clock.advance(1_000);
+  for (const [id, b, d] of [["3", "%", "1E+88888888"], ["4", "AAAA", "3"]]) server.write(id, { b, d });
+  await clock.advance(1_000);
+  assert.deepEqual([ids(bytes), ids(decimals)], [["3", "1", "2", "4"], ["2", "4", "3", "1"]], "they are texts");
+  assert.deepEqual([bytes, decimals].map(({ told }) => told.states), [["live"], ["live"]], "and no reason to connect again");
+});
+
 scene("lists and objects where a single value should be", async ({ clock, server, connect }) => {
   const values = [null, [], [3, "a"], 2, [1, 5], { a: 1 }, { a: 1, b: 0 }, [[1]], { b: { c: 4 } }, [[]], { a: [] }, [null], [[{ b: { c: 9 } }]]];
   values.forEach((n, place) => server.write(`d${place}`, { n }));

@@ -127,8 +127,11 @@ export class Server {
   snapshotMax = 10_000;
   latency = () => 5;
   readMs = () => 10;
-  /** The kinds of values that `/schemas/posts` tells. */
+  /** The kinds of values that `/schemas/posts` tells, and those that only who signed in is told of. */
   order = { id: ["string"] };
+  secretOrder = {};
+  /** Where the class's routes are. */
+  path = "posts";
   received = [];
   requests = [];
   #number = 0;
@@ -253,10 +256,11 @@ export class Server {
     const path = url.pathname.replace("/api/v1/", "");
     if (path.startsWith("schemas/")) {
       const status = this.schemaFaults.shift();
-      return status ? Response.json({}, { status }) : Response.json({ order: this.order });
+      const order = { ...this.order, ...(user && this.secretOrder) };
+      return status ? Response.json({}, { status }) : Response.json({ path: path === "schemas/posts" ? this.path : undefined, order });
     }
     if (given.get("accept") !== "text/event-stream") return Response.json({ path, user, body: body ?? null });
-    if (path !== "posts") return Response.json({ code: "not_found", detail: "There is no such class." }, { status: 404 });
+    if (path !== this.path) return Response.json({ code: "not_found", detail: "There is no such class." }, { status: 404 });
     const stream = new Stream(this, url.searchParams, user, signal);
     return stream.refusal ?? new Response(stream.body, { headers: { "content-type": "text/event-stream" } });
   }
