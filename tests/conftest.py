@@ -13,6 +13,7 @@ import signal
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,26 @@ def scratch_server(
             return url
 
         yield next_module
+
+
+@pytest.fixture
+def own_mongodb_url(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[str]:
+    """The URL of a database server for this test alone.
+
+    What a client that was killed has left open in the embedded one, a transaction say, holds up whoever comes next for
+    a minute or more.
+    """
+    if given := os.environ.get("HEADWATER_TEST_MONGODB_URL"):
+        yield given
+        return
+    running = database_server(tmp_path / "database", free_port())
+    # In a thread: where a browser runs, this one has an event loop already.
+    with ThreadPoolExecutor(1) as thread:
+        url = thread.submit(running.__enter__).result()
+        try:
+            yield url
+        finally:
+            thread.submit(running.__exit__, None, None, None).result()
 
 
 @pytest.fixture

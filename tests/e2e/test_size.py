@@ -31,11 +31,14 @@ LONGEST_TASK_MS = 100
 
 @pytest.fixture
 def large(
-    site_settings: dict[str, str], browser: Browser, tmp_path: Path, free_port: Callable[[], int], mongodb_url: str
+    site_settings: dict[str, str], browser: Browser, tmp_path: Path, free_port: Callable[[], int], own_mongodb_url: str
 ) -> Iterator[tuple[Server, Collection[dict[str, Any]], list[ObjectId]]]:
     """A server with ten thousand posts, their collection and their ids. It is its own, so no other test pays."""
     assert browser.is_connected()
-    settings = site_settings | {"HEADWATER_DATABASE": f"large_{uuid.uuid4().hex[:12]}"}
+    settings = site_settings | {
+        "HEADWATER_MONGODB_URL": own_mongodb_url,
+        "HEADWATER_DATABASE": f"large_{uuid.uuid4().hex[:12]}",
+    }
     now = dt.datetime.now(dt.UTC)
     documents = [
         {
@@ -51,7 +54,7 @@ def large(
         }
         for number in range(ROWS)
     ]
-    with contextlib.closing(MongoClient[Any](mongodb_url)) as client:
+    with contextlib.closing(MongoClient[Any](own_mongodb_url)) as client:
         posts = client[settings["HEADWATER_DATABASE"]]["posts"]
         # Before a server has made the collection one that keeps images and is validated: that takes a while.
         ids = list(posts.insert_many(documents).inserted_ids)
