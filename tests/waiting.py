@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 #: Long past what a busy machine takes; it passes only when something is wrong.
 PATIENCE_SECONDS = 30.0
 PAUSE_SECONDS = 0.01
-#: For what takes less than a second where nothing else runs: the suite alone keeps a small machine busy.
-PROMPT_SECONDS = 5.0
+#: As the documentation promises of whatever is pushed.
+PROMPT_SECONDS = 1.0
 
 
 async def until(

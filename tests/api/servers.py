@@ -25,8 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 SECRET = "the-secret-of-the-tests-0123456789" * 2
 ADMIN_EMAIL = "admin@example.org"
 PASSWORD = "heron-ford-bridge-57"  # noqa: S105 - not used outside the tests
-#: Above a minute: what a server that was killed has left open in the embedded database holds up the next one's start.
-START_SECONDS = 120
+START_SECONDS = 60
 RECEIVE_SECONDS = 20
 
 

@@ -164,7 +164,7 @@ def test_images_that_are_off(clinic: Clinic) -> None:
         clinic.mongo.command("collMod", "comments", changeStreamPreAndPostImages={"enabled": True})
 
 
-@pytest.mark.parametrize("silent", [0, 20])
+@pytest.mark.parametrize("silent", [0, 30])
 def test_worker_that_hangs(clinic: Clinic, silent: int) -> None:
     """It is named as the one that is not reached, also when it has long been silent; the others' delays are told."""
     victim = clinic.mongo["headwater_workers"].find_one({"relay": False})
@@ -173,7 +173,7 @@ def test_worker_that_hangs(clinic: Clinic, silent: int) -> None:
     try:
         seen_at = victim["seen_at"] - dt.timedelta(seconds=silent)
         clinic.mongo["headwater_workers"].update_one({"_id": victim["_id"]}, {"$set": {"seen_at": seen_at}})
-        code, output = clinic.examine("--seconds", "6")
+        code, output = clinic.examine("--seconds", "3")
     finally:
         os.kill(victim["pid"], signal.SIGCONT)
     assert code == 1
@@ -195,14 +195,14 @@ def test_worker_that_was_killed(clinic: Clinic) -> None:
 
     def some_time_ago() -> dt.datetime:
         # Long enough to be absent, and far from being forgotten, which is after a minute.
-        return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=20)
+        return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=30)
 
     workers.insert_one(here | {"_id": "killed", "pid": ended.pid, "seen_at": some_time_ago()})
     try:
         code, output = clinic.examine()
         assert code == 0, output
         workers.update_one({"_id": "killed"}, {"$set": {"host": "elsewhere", "seen_at": some_time_ago()}})
-        code, output = clinic.examine("--seconds", "6")
+        code, output = clinic.examine("--seconds", "3")
         assert (code, len(failed(output))) == (1, 1)
         assert f"elsewhere process {ended.pid}: it does not answer" in failed(output)[0]
     finally:

@@ -200,7 +200,7 @@ def test_setting_a_new_password(server: Server, anonymous: httpx.Client) -> None
     other = server.sign_in(own["username"])
     present = client.headers["Authorization"].removeprefix("Bearer ")
     with live(server, other["access_token"]) as ended, live(server, present) as kept:
-        with promptly():
+        with promptly(seconds=2):  # two hashes and a second
             answer = client.post("/users/me/password", json={"current_password": PASSWORD, "new_password": NEW})
             assert (answer.status_code, answer.content) == (204, b"")
             assert ended.close_code() == 4503

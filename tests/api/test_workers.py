@@ -70,7 +70,7 @@ def test_signing_out(workers: Server) -> None:
         sockets = [stack.enter_context(live(workers, tokens["access_token"])) for _ in range(MANY)]
         client = workers.client()
         assert client.post("/auth/logout", json={"refresh_token": tokens["refresh_token"]}).status_code == 204
-        with promptly():
+        with promptly(seconds=3):  # with an allowance for a machine that does something else, too
             assert [socket.close_code() for socket in sockets] == [4503] * MANY
     assert workers.client(tokens["access_token"]).get("/users/me").status_code == 401
 

@@ -30,9 +30,8 @@ BACKOFF_MIN, BACKOFF_MAX = 0.1, 2.0
 NO_STATUS = 1005
 #: 1011: it answered no ping for 20 s. No code: lost, because it had sent what the server did not read any more.
 _TOO_SLOW = frozenset({"closed with 4008", "closed with 1011", f"closed with {NO_STATUS}"})
-#: A worker may be so late to hear that an account may sign in again; and a client that reads slowly, of how much was on
-#: its way before that, that the account was refused.
-NEWS_SECONDS = 60
+#: A worker may be so late to hear that an account may sign in again.
+NEWS_SECONDS = 30
 #: Of a client that is absent now and then, so that what it does not take waits at the server and not on the way.
 SMALL_BUFFER_BYTES = 65_536
 

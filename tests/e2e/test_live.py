@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-import statistics
 import time
 from typing import Any
 from urllib.parse import quote
@@ -51,8 +50,7 @@ def test_two_people_see_each_others_changes_within_a_second(
     assert one.row(title).get_attribute("data-flash") in ("update-0", "update-1")
     alice.client.delete(f"/posts/{one.shown()[0][0]}")
     seen(other, title, 0)
-    # One of them may fall upon a moment in which a busy machine draws nothing.
-    assert statistics.median(delays) < 1, delays
+    assert max(delays) < 1, delays
     for person in (one, other):
         expect(person.row(title)).to_have_count(0)
         events = person.page.get_by_role("list", name="Events").locator("li", has_text=title)

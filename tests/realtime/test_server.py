@@ -211,23 +211,20 @@ async def test_writes_past_the_api(server: Server, posts: Any) -> None:
 
 
 async def test_latency(server: Server, author: User, posts: Any) -> None:
-    """A subscriber hears of a change when its writer does, or within 50 ms, at the median."""
+    """From the beginning of a write to its event at the subscriber: under 50 ms at the median."""
     del posts
-    later: list[float] = []
+    delays: list[float] = []
     async with opened(server) as socket, httpx.AsyncClient(headers=author.client.headers, timeout=30) as client:
         await socket.subscribe(filter=PUBLISHED)
-
-        async def write(title: str) -> float:
-            answer = await client.post(f"{server.url}/api/v1/posts", json={"title": title, "status": "published"})
-            assert answer.status_code == 201
-            return time.perf_counter()
-
         for n in range(50):
-            writing = asyncio.create_task(write(f"post {n}"))
+            began = time.perf_counter()
+            writing = asyncio.create_task(
+                client.post(f"{server.url}/api/v1/posts", json={"title": f"post {n}", "status": "published"})
+            )
             await socket.until("event")
-            told_at = time.perf_counter()
-            later.append(told_at - await writing)
-    assert statistics.median(later) < 0.050
+            delays.append(time.perf_counter() - began)
+            assert (await writing).status_code == 201
+    assert statistics.median(delays) < 0.050
 
 
 class Writers:
@@ -288,6 +285,7 @@ async def test_two_hundred_clients_while_others_write(server: Server, author: Us
     """All end with exactly the collection's content, whenever they subscribed."""
     posts.insert_many([post(n) for n in range(300)])
     writers = Writers(server, author, posts)
+    began = time.monotonic()
     async with contextlib.AsyncExitStack() as stack:
         writing = asyncio.create_task(writers.run())
         sockets = []
@@ -302,11 +300,11 @@ async def test_two_hundred_clients_while_others_write(server: Server, author: Us
                 {"filter": {"title": {"$ne": f"{n}"}}},
             )
             await asyncio.gather(*(s.subscribe(**query[i % 4]) for i, s in enumerate(sockets[n:])))
-        assert writers.writes > 50, "too few while they subscribed to prove anything"
         # While all are there, too: a busy machine writes slowly.
         await until(lambda: writers.writes >= 400, seconds=120)
         writers.stop()
         await writing
+        seconds = time.monotonic() - began
         position = position_now(server)
         await asyncio.gather(*(socket.synced(position) for socket in sockets))
         expected = {str(d["_id"]): (d["title"], d["status"], d["body"]) for d in posts.find({"status": "published"})}
@@ -315,6 +313,7 @@ async def test_two_hundred_clients_while_others_write(server: Server, author: Us
             held = {id: (d["title"], d["status"], d["body"]) for id, d in socket.documents.items()}
             assert held == expected
             assert [frame for frame in socket.frames if frame["type"] in ("reset", "error")] == []
+    assert writers.writes / seconds > 25, "too few writes to prove anything"
 
 
 async def test_slow_client(server: Server, posts: Any) -> None:
